@@ -1,0 +1,85 @@
+package devmapper
+
+import (
+	"errors"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// WhileSuspended runs do with no I/O in flight on d. The device is resumed
+// whether do succeeds, fails or panics: a volume left suspended hangs its pod.
+// how may hold SkipLockFS and NoFlush, as for Suspend.
+//
+// do holds up everybody who writes to the device, so it does one thing, and it
+// must not touch a file system: the one it waits for may be the suspended one.
+// An inactive table is cleared first, since the resume would make it live.
+func (d Device) WhileSuspended(how Flags, do func() error) (err error) {
+	live, err := d.liveTable()
+	if err != nil {
+		return err
+	}
+	if err := d.ClearInactive(); err != nil {
+		return err
+	}
+	defer ioFlusher()()
+	if err := d.Suspend(how); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.resumeOr(live)) }()
+	return do()
+}
+
+// Swap makes table live in place of the one that is, with I/O held back in
+// between. If the new table cannot be resumed, the old one is loaded and resumed
+// again, and the error tells why. Swapping in the table that is live already
+// makes a pool look at the sizes of its devices again.
+func (d Device) Swap(table Table, how Flags) error {
+	live, err := d.liveTable()
+	if err != nil {
+		return err
+	}
+	if err := d.Load(table); err != nil {
+		return err
+	}
+	defer ioFlusher()()
+	if err := d.Suspend(how); err != nil {
+		return errors.Join(err, d.ClearInactive())
+	}
+	return d.resumeOr(live)
+}
+
+// liveTable returns the live table as the kernel prints it, which it also reads,
+// so that a target that this package cannot parse comes back too.
+func (d Device) liveTable() ([]Line, error) {
+	return d.status(StatusTable | NoFlush)
+}
+
+// resumeOr resumes d, if need be with the table that was live before: a resume
+// that failed leaves the failing table live, and only another one mends that.
+func (d Device) resumeOr(before []Line) error {
+	err := d.Resume()
+	if err == nil || len(before) == 0 {
+		return err
+	}
+	if _, loadErr := d.do(Request{Command: TableLoad, Table: before}); loadErr != nil {
+		return errors.Join(err, loadErr)
+	}
+	return errors.Join(err, d.Resume())
+}
+
+// ioFlusher keeps the calling goroutine on a thread of its own whose memory
+// allocations start no I/O, until the function returned is called: a thread that
+// waits for a write to the device it has suspended waits for ever. Without
+// CAP_SYS_RESOURCE the thread is an ordinary one, and the danger as small as it
+// is for every other tool.
+func ioFlusher() (release func()) {
+	runtime.LockOSThread()
+	err := unix.Prctl(unix.PR_SET_IO_FLUSHER, 1, 0, 0, 0)
+	return func() {
+		if err == nil {
+			_ = unix.Prctl(unix.PR_SET_IO_FLUSHER, 0, 0, 0, 0) // it was allowed a moment ago
+		}
+		runtime.UnlockOSThread()
+	}
+}
