@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,10 +24,6 @@ const (
 	offName        = 48
 	offUUID        = 176
 
-	maxName = unix.DM_NAME_LEN - 1
-	maxUUID = unix.DM_UUID_LEN - 1
-	maxType = unix.DM_MAX_TYPE_NAME - 1
-
 	hasUUID = unix.DM_NAME_LIST_FLAG_HAS_UUID
 )
 
@@ -37,13 +32,10 @@ var native = binary.NativeEndian
 // encode lays r out as the kernel reads it, in a buffer of at least size bytes
 // so that the reply finds room too.
 func encode(r Request, size int) ([]byte, error) {
-	if err := checkNames(r); err != nil {
+	if err := r.Check(); err != nil {
 		return nil, err
 	}
-	payload, err := encodePayload(r)
-	if err != nil {
-		return nil, err
-	}
+	payload := encodePayload(r)
 	b := make([]byte, max(size, headerSize+len(payload)))
 	native.PutUint32(b, 4) // the interface's major version; minor 0 is understood by every kernel
 	native.PutUint32(b[offDataSize:], uint32(len(b)))
@@ -57,47 +49,23 @@ func encode(r Request, size int) ([]byte, error) {
 	return b, nil
 }
 
-// checkNames refuses what the kernel would cut short or take for the end of a
-// string.
-func checkNames(r Request) error {
-	for _, f := range []struct {
-		what, value string
-		most        int
-	}{{"name", r.Name, maxName}, {"uuid", r.UUID, maxUUID}, {"new name", r.NewName, maxUUID}} {
-		if len(f.value) > f.most {
-			return fmt.Errorf("%s %q: %d bytes, at most %d: %w", f.what, f.value, len(f.value), f.most, unix.EINVAL)
-		}
-		if strings.ContainsRune(f.value, 0) {
-			return fmt.Errorf("%s %q: holds a NUL byte: %w", f.what, f.value, unix.EINVAL)
-		}
-	}
-	if strings.ContainsRune(r.Message, 0) {
-		return fmt.Errorf("message %q: holds a NUL byte: %w", r.Message, unix.EINVAL)
-	}
-	return nil
-}
-
-func encodePayload(r Request) ([]byte, error) {
+func encodePayload(r Request) []byte {
 	switch r.Command {
 	case TableLoad:
 		return encodeTable(r.Table)
 	case TargetMsg:
 		b := native.AppendUint64(nil, uint64(r.Sector))
-		return append(append(b, r.Message...), 0), nil
+		return append(append(b, r.Message...), 0)
 	case DevRename:
-		return append([]byte(r.NewName), 0), nil
+		return append([]byte(r.NewName), 0)
 	}
-	return nil, nil
+	return nil
 }
 
 // encodeTable chains the lines: in a load each one's next counts from its own
 // beginning.
-func encodeTable(lines []Line) ([]byte, error) {
-	var b []byte
+func encodeTable(lines []Line) (b []byte) {
 	for _, l := range lines {
-		if len(l.Type) > maxType || strings.ContainsRune(l.Type+l.Params, 0) {
-			return nil, fmt.Errorf("table line %q: malformed: %w", l, unix.EINVAL)
-		}
 		spec := make([]byte, align8(specSize+len(l.Params)+1))
 		native.PutUint64(spec, uint64(l.Start))
 		native.PutUint64(spec[8:], uint64(l.Length))
@@ -106,7 +74,7 @@ func encodeTable(lines []Line) ([]byte, error) {
 		copy(spec[specSize:], l.Params)
 		b = append(b, spec...)
 	}
-	return b, nil
+	return b
 }
 
 func align8(n int) int { return (n + 7) &^ 7 }
@@ -129,14 +97,10 @@ func decode(c Command, b []byte) (Reply, error) {
 		Name:      cString(b[offName : offName+unix.DM_NAME_LEN]),
 		UUID:      cString(b[offUUID : offUUID+unix.DM_UUID_LEN]),
 	}
-	start, size := native.Uint32(b[offDataStart:]), native.Uint32(b[offDataSize:])
 	if reply.Flags&BufferFull != 0 {
 		return reply, nil // the payload is missing; the header is whole
 	}
-	if start > size || uint64(size) > uint64(len(b)) {
-		return Reply{}, fmt.Errorf("reply's payload spans %d to %d of %d bytes", start, size, len(b))
-	}
-	p := payload{b: b[start:size]}
+	p := payloadOf(b)
 	switch c {
 	case ListDevices:
 		reply.Devices = p.devices(reply.Flags&UUIDFlag != 0)
@@ -158,10 +122,20 @@ func decode(c Command, b []byte) (Reply, error) {
 }
 
 // A payload is what follows the header of a reply. The first read beyond its
-// end sets err, and all reads after that answer zero.
+// end sets err, and all reads after that answer zero. Replies that have none
+// need not say so: the kernel counts their size to the end of the header's
+// strings, before the end of the struct (drivers/md/dm-ioctl.c: ctl_ioctl).
 type payload struct {
 	b   []byte
 	err error
+}
+
+func payloadOf(b []byte) payload {
+	start, size := native.Uint32(b[offDataStart:]), native.Uint32(b[offDataSize:])
+	if start < size && uint64(size) <= uint64(len(b)) {
+		return payload{b: b[start:size]}
+	}
+	return payload{}
 }
 
 func (p *payload) bytes(at, n int) []byte {
