@@ -53,7 +53,7 @@ func (c *Control) Do(r Request) (Reply, error) {
 	var reply Reply
 	var doErr error
 	if err := conn.Control(func(fd uintptr) { reply, doErr = c.do(fd, r) }); err != nil {
-		return Reply{}, err // closed
+		return Reply{}, fmt.Errorf("%w: %w", os.ErrClosed, err) // its only error
 	}
 	return reply, doErr
 }

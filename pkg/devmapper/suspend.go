@@ -23,28 +23,30 @@ func (d Device) WhileSuspended(how Flags, do func() error) (err error) {
 		return err
 	}
 	defer ioFlusher()()
+	defer func() { err = errors.Join(err, d.resumeOr(live)) }() // also where Suspend says it failed
 	if err := d.Suspend(how); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, d.resumeOr(live)) }()
 	return do()
 }
 
 // Swap makes table live in place of the one that is, with I/O held back in
 // between. If the new table cannot be resumed, the old one is loaded and resumed
 // again, and the error tells why. Swapping in the table that is live already
-// makes a pool look at the sizes of its devices again.
+// makes a pool look at the sizes of its devices again; those that it takes over
+// show in its status, and a pool that needs a check takes none over and says
+// nothing.
 func (d Device) Swap(table Table, how Flags) error {
 	live, err := d.liveTable()
 	if err != nil {
 		return err
 	}
 	if err := d.Load(table); err != nil {
-		return err
+		return errors.Join(err, d.ClearInactive())
 	}
 	defer ioFlusher()()
 	if err := d.Suspend(how); err != nil {
-		return errors.Join(err, d.ClearInactive())
+		return errors.Join(err, d.ClearInactive(), d.resumeOr(live))
 	}
 	return d.resumeOr(live)
 }
@@ -56,10 +58,15 @@ func (d Device) liveTable() ([]Line, error) {
 }
 
 // resumeOr resumes d, if need be with the table that was live before: a resume
-// that failed leaves the failing table live, and only another one mends that.
+// that failed leaves the failing table live, and only another one mends that. A
+// device that runs in spite of the error is left alone; a pool that has grown,
+// say, takes its old table no more.
 func (d Device) resumeOr(before []Line) error {
 	err := d.Resume()
 	if err == nil || len(before) == 0 {
+		return err
+	}
+	if info, infoErr := d.Info(); infoErr == nil && !info.Suspended() {
 		return err
 	}
 	if _, loadErr := d.do(Request{Command: TableLoad, Table: before}); loadErr != nil {

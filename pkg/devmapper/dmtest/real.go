@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -36,6 +38,17 @@ func RequireKernel(t testing.TB) *dm.Control {
 	}
 	t.Skipf("no kernel to test on: %v (make test-kernel)", err)
 	return nil
+}
+
+// RequireSMP is RequireKernel for tests that mean nothing on a single CPU, as the
+// box without BOX=smp has.
+func RequireSMP(t testing.TB) *dm.Control {
+	t.Helper()
+	k := RequireKernel(t)
+	if cpus := runtime.NumCPU(); cpus < 2 {
+		t.Fatalf("this story needs several CPUs, and the kernel has %d (make test-smp)", cpus)
+	}
+	return k
 }
 
 // RealMachine is the machine that the test runs on. Its disks are loop devices
@@ -238,3 +251,11 @@ func (f *file) WriteAt(b []byte, at int64) (int, error) {
 }
 
 func (f *file) Discard(offset, length int64) error { return dm.Discard(f.File, offset, length) }
+
+// Mkfs makes a file system on a device of the machine.
+func Mkfs(t testing.TB, fsType, device string) {
+	t.Helper()
+	if out, err := exec.Command("mkfs."+fsType, device).CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.%s %s: %v: %s", fsType, device, err, out)
+	}
+}

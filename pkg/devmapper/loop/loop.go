@@ -51,15 +51,11 @@ type Status struct {
 	ReadOnly  bool
 }
 
-// Attach makes a loop device of the file at path and returns it open. Direct I/O
-// is asked for; a file system that has none (tmpfs before Linux 6.6) is served
-// through the page cache, which the Status tells.
+// Attach makes a loop device of the file at path and returns it open. It does
+// direct I/O where the file system can; where it cannot (tmpfs before Linux 6.6)
+// the page cache is used, which the Status tells.
 func Attach(path string, o Options) (*Device, error) {
-	flags := os.O_RDWR
-	if o.ReadOnly {
-		flags = os.O_RDONLY
-	}
-	backing, err := os.OpenFile(path, flags, 0)
+	backing, err := openBacking(path, o)
 	if err != nil {
 		return nil, fmt.Errorf("attach: %w", err)
 	}
@@ -76,6 +72,24 @@ func Attach(path string, o Options) (*Device, error) {
 	}
 }
 
+// openBacking opens the file for direct I/O if its file system lets it. A loop
+// device that were told to do it nevertheless might fail all I/O: on an overlay
+// over a file system without it, the kernel finds out too late.
+func openBacking(path string, o Options) (*os.File, error) {
+	f, err := os.OpenFile(path, o.access()|unix.O_DIRECT, 0)
+	if errors.Is(err, unix.EINVAL) {
+		f, err = os.OpenFile(path, o.access(), 0)
+	}
+	return f, err
+}
+
+func (o Options) access() int {
+	if o.ReadOnly {
+		return os.O_RDONLY
+	}
+	return os.O_RDWR
+}
+
 // attachFree attaches backing in one request, so that no half-configured device
 // is ever visible (Linux 5.8).
 func attachFree(backing *os.File, o Options) (*Device, error) {
@@ -83,18 +97,11 @@ func attachFree(backing *os.File, o Options) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	flags := os.O_RDWR
-	config := &unix.LoopConfig{Fd: uint32(backing.Fd()), Size: o.BlockSize}
-	config.Info.Flags = unix.LO_FLAGS_DIRECT_IO
-	if o.ReadOnly {
-		flags = os.O_RDONLY
-		config.Info.Flags |= unix.LO_FLAGS_READ_ONLY
+	config, err := o.config(backing)
+	if err != nil {
+		return nil, err
 	}
-	if o.Autoclear {
-		config.Info.Flags |= unix.LO_FLAGS_AUTOCLEAR
-	}
-	copy(config.Info.File_name[:len(config.Info.File_name)-1], backing.Name()) // for losetup's eyes alone
-	f, err := os.OpenFile(fmt.Sprintf("/dev/loop%d", number), flags, 0)
+	f, err := os.OpenFile(fmt.Sprintf("/dev/loop%d", number), o.access(), 0)
 	if err != nil {
 		return nil, err
 	}
@@ -102,6 +109,22 @@ func attachFree(backing *os.File, o Options) (*Device, error) {
 		return nil, errors.Join(&fs.PathError{Op: "configure", Path: f.Name(), Err: err}, f.Close())
 	}
 	return &Device{f}, nil
+}
+
+func (o Options) config(backing *os.File) (*unix.LoopConfig, error) {
+	config := &unix.LoopConfig{Fd: uint32(backing.Fd()), Size: o.BlockSize}
+	if o.ReadOnly {
+		config.Info.Flags |= unix.LO_FLAGS_READ_ONLY
+	}
+	if o.Autoclear {
+		config.Info.Flags |= unix.LO_FLAGS_AUTOCLEAR
+	}
+	opened, err := unix.FcntlInt(backing.Fd(), unix.F_GETFL, 0)
+	if opened&unix.O_DIRECT != 0 {
+		config.Info.Flags |= unix.LO_FLAGS_DIRECT_IO
+	}
+	copy(config.Info.File_name[:len(config.Info.File_name)-1], backing.Name()) // for losetup's eyes alone
+	return config, err
 }
 
 func freeNumber() (int, error) {
