@@ -1,0 +1,59 @@
+package thinmeta
+
+import "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
+
+// Exclusive returns the blocks of a device whose data no other device maps: what
+// its deletion frees, and how long that takes. It reads the device's own nodes,
+// none that it shares, and twice the pool's whole space maps, which are a block
+// for each 16320 blocks of data.
+//
+// The device should be inactive, or nothing may be counted on.
+func (m *Metadata) Exclusive(id devmapper.DeviceID) ([]Range, error) {
+	var c counts
+	prepare := func(now *moment) (err error) {
+		c, err = now.counts()
+		return err
+	}
+	ranges, err := inTrees(m, []devmapper.DeviceID{id}, prepare, func(t *trees) ([]Range, error) {
+		return t.exclusive(t.devices[0], c)
+	})
+	return ranges, m.failed(err, "exclusive blocks of device %d", id)
+}
+
+// exclusive goes down where nodes have one parent. A shared node counts once for
+// the data below it, so below it data that has a count of one is shared too.
+func (t *trees) exclusive(d rooted, counts counts) (ranges []Range, err error) {
+	for _, block := range d.path {
+		if !counts.metadata.single(block) {
+			return nil, nil // with the held metadata snapshot
+		}
+	}
+	for c := t.mappings().cursor(d.root); !c.done(); {
+		p := c.next()
+		switch {
+		case p.entry:
+			if counts.data.single(p.value.block) {
+				ranges = appendBlock(ranges, p.lo)
+			}
+			c.pop()
+		case counts.metadata.single(p.block):
+			if err := c.expand(); err != nil {
+				return nil, err
+			}
+		default:
+			c.pop()
+		}
+	}
+	return ranges, nil
+}
+
+// counts tell how often blocks are referred to.
+type counts struct{ metadata, data spaceMap }
+
+func (now *moment) counts() (c counts, err error) {
+	if c.metadata, err = now.metadataSpaceMap(); err != nil {
+		return c, err
+	}
+	c.data, err = now.dataSpaceMap()
+	return c, err
+}

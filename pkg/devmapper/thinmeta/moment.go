@@ -1,0 +1,140 @@
+package thinmeta
+
+import "errors"
+
+// attempts bounds how often a question is asked anew because the pool has moved
+// on. A commit takes three flushes, a short read less than one.
+const attempts = 16
+
+// A visit reads blocks and remembers them, to tell later whether they still are
+// what they were.
+type visit struct {
+	source *source
+	blocks uint64 // how many the metadata has
+	seen   []sighting
+}
+
+type sighting struct {
+	block uint64
+	sum   uint32 // of the content
+}
+
+// block returns block n, which must be of kind k.
+func (v *visit) block(n uint64, k kind) ([]byte, error) {
+	if n == 0 || n >= v.blocks {
+		return nil, corrupt(n, "%s is expected there, outside blocks 1 to %d", k.name, v.blocks)
+	}
+	b, err := v.source.read(n)
+	if err != nil {
+		return nil, err
+	}
+	v.seen = append(v.seen, sighting{n, checksum(b)})
+	return b, k.check(n, b)
+}
+
+// unchanged reads again what was read and reports whether it is the same.
+func (v *visit) unchanged() (bool, error) {
+	for _, s := range v.seen {
+		b, err := v.source.read(s.block)
+		if err != nil || checksum(b) != s.sum {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// A moment is the metadata as of one commit: a superblock and what was read from
+// there.
+type moment struct {
+	visit
+	metadata *Metadata
+	super    superblock
+	anchor   sighting // the block that super was read from
+}
+
+// now begins to read the metadata as it is now.
+func (m *Metadata) now() (*moment, error) {
+	super, anchor, err := m.superblockAt(0)
+	if err != nil {
+		return nil, err
+	}
+	if m.held {
+		live := super
+		if live.HeldRoot == 0 {
+			return nil, ErrNotHeld
+		}
+		if live.HeldRoot >= live.Metadata.Total {
+			return nil, corrupt(0, "held root is block %d of %d", live.HeldRoot, live.Metadata.Total)
+		}
+		if super, anchor, err = m.superblockAt(live.HeldRoot); err != nil {
+			return nil, err
+		}
+		// The copy's space maps are wiped: blocks are counted once, in the live ones
+		// (drivers/md/dm-thin-metadata.c: __reserve_metadata_snap). Sizes only grow.
+		super.Data, super.Metadata = live.Data, live.Metadata
+		super.dataMap, super.metadataMap = live.dataMap, live.metadataMap
+	}
+	v := visit{source: m.source, blocks: super.Metadata.Total}
+	return &moment{visit: v, metadata: m, super: super, anchor: anchor}, nil
+}
+
+func (m *Metadata) superblockAt(n uint64) (superblock, sighting, error) {
+	b, err := m.source.read(n)
+	if err != nil {
+		return superblock{}, sighting{}, err
+	}
+	s, err := parseSuperblock(n, b)
+	return s, sighting{n, checksum(b)}, err
+}
+
+// unchanged reports whether all that was read, the superblock first, reads the
+// same again.
+func (now *moment) unchanged() (bool, error) {
+	later, err := now.metadata.now()
+	if err != nil || later.anchor != now.anchor {
+		return false, nil // an error shows again at the next attempt
+	}
+	return now.visit.unchanged()
+}
+
+// settled answers a question about all that hangs on one superblock.
+//
+// The kernel never writes to a block that the last committed superblock can
+// reach: what changes is copied to blocks that were free then, and blocks that
+// became free are used after the next commit at the earliest
+// (persistent-data/dm-transaction-manager.c: dm_tm_shadow_block;
+// dm-space-map-metadata.c: sm_metadata_new_block_). So what was read belongs to
+// one commit if its superblock was in place all the while. Equal superblocks
+// before and after do not prove that: a pool that maps a block and unmaps it
+// again has after two commits the same roots and counts, and other nodes in the
+// same places, where the kernel looks for free blocks from the start at each
+// commit.
+//
+// Therefore all that was read is read a second time. If nothing differs, then
+// between the two readings all of it was in place at once, superblock included,
+// and that is a commit. What could still deceive us is a block that differed in
+// between and, before it was read again, came back bit for bit.
+func settled[T any](m *Metadata, question func(*moment) (T, error)) (none T, err error) {
+	trouble := ErrChanged
+	for range attempts {
+		now, err := m.now()
+		if errors.As(err, new(*CorruptError)) {
+			trouble = err // or the superblock is being written
+			continue
+		}
+		if err != nil {
+			return none, err
+		}
+		answer, failed := question(now)
+		same, err := now.unchanged()
+		switch {
+		case err != nil:
+			return none, err
+		case same && failed != nil:
+			return none, failed
+		case same:
+			return answer, nil
+		}
+	}
+	return none, trouble
+}
