@@ -6,23 +6,34 @@ import (
 	"regexp"
 )
 
-// A console is a file with all that a kernel says. It is there while the kernel
-// runs, and stays if something went wrong.
-type console struct{ file *os.File }
+// A console is a file with all that a kernel says.
+type console struct {
+	file *os.File
+	kept bool
+}
 
 // newConsole makes the file in folder, or among the temporary files. Several
 // boxes may share a folder.
 func newConsole(folder string) (*console, error) {
 	f, err := os.CreateTemp(folder, "box-console-*.log")
-	if err != nil {
-		return nil, err
-	}
-	return &console{f}, nil
+	return &console{file: f}, err
 }
 
 func (c *console) path() string { return c.file.Name() }
 
-func (c *console) remove() error { return os.Remove(c.path()) }
+// keep makes the file stay, and returns its name.
+func (c *console) keep() string {
+	c.kept = true
+	return c.path()
+}
+
+// close removes the file unless it is to be kept.
+func (c *console) close() {
+	c.file.Close()
+	if !c.kept {
+		os.Remove(c.path())
+	}
+}
 
 var (
 	// initLine is how our own pid 1 says why it gave up.

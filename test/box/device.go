@@ -31,9 +31,3 @@ func openDevice(path string) (*os.File, error) {
 	}
 	return os.NewFile(uintptr(fd), path), nil
 }
-
-// finish returns when a terminal has sent what was written to it. Anything else
-// answers ENOTTY, and has sent it already.
-func finish(device *os.File) {
-	unix.IoctlSetInt(int(device.Fd()), unix.TCSBRK, 1)
-}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -13,19 +12,23 @@ import (
 )
 
 // beInit is pid 1 of a guest: it makes the world that the job describes, runs
-// the command in it, tells the status and powers off. It does without a shell
-// and tools, because in user mode Linux each process costs 20 ms to start.
+// the command in it, and tells how it ended. It does without a shell and tools,
+// because in user mode Linux each process costs 20 ms to start.
 func beInit(jobFile string) {
 	if err := serve(jobFile); err != nil {
 		fmt.Println("box:", err) // on the console, where the box looks for it
 	}
-	powerOff()
+	unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 }
 
 func serve(jobFile string) error {
 	job, err := readJob(jobFile)
 	if err != nil {
 		return err
+	}
+	if len(job.Args) == 0 {
+		fmt.Println(alive)
+		return nil
 	}
 	if err := job.enterWorld(); err != nil {
 		return err
@@ -42,9 +45,9 @@ func serve(jobFile string) error {
 	if err != nil {
 		return err
 	}
-	stdout.drain()
-	stderr.drain()
-	return tell(job.Status, status)
+	last := lastLine{Status: status, Stdout: stdout.drain(), Stderr: stderr.drain()}
+	syncDisks()
+	return tell(job.LastLine, last)
 }
 
 // run runs the command and returns its exit status as a shell would. Orphans
@@ -108,20 +111,25 @@ func showBlocked() {
 	os.WriteFile("/proc/sysrq-trigger", []byte("w"), 0)
 }
 
-// tell writes the status on its device.
-func tell(device string, status int) error {
+// tell writes the last line and waits to be killed, which happens when the
+// command's output is outside.
+func tell(device string, last lastLine) error {
 	out, err := openDevice(device)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(out, status)
-	finish(out)
-	return nil
+	if _, err := fmt.Fprint(out, last); err != nil {
+		return err
+	}
+	select {}
 }
 
-// powerOff ends this kernel. Unwritten data may wait for a device that a test
-// left suspended, so they do not get for ever.
-func powerOff() {
+// syncTime is how long data may take to get written. A device that a test left
+// suspended takes none, for ever.
+const syncTime = 5 * time.Second
+
+// syncDisks writes all data to the disks, as far as they take them.
+func syncDisks() {
 	synced := make(chan struct{})
 	go func() {
 		unix.Sync()
@@ -129,62 +137,6 @@ func powerOff() {
 	}()
 	select {
 	case <-synced:
-	case <-time.After(powerOffTime / 2):
-	}
-	unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
-	select {}
-}
-
-// A relay carries what the command writes to a device that leads outside. The
-// command has a pipe and not the device itself: programs that find a terminal
-// print differently.
-type relay struct {
-	inlet  *os.File
-	pipe   *os.File
-	device *os.File
-	done   chan struct{}
-}
-
-func newRelay(device string) (*relay, error) {
-	out, err := openDevice(device)
-	if err != nil {
-		return nil, err
-	}
-	pipe, inlet, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	r := &relay{inlet: inlet, pipe: pipe, device: out, done: make(chan struct{})}
-	go func() {
-		defer close(r.done)
-		io.Copy(r.device, r.pipe)
-	}()
-	return r, nil
-}
-
-// drain returns when all that was written so far is outside. It does not wait
-// for the end of the pipe, which daemons that the command left behind hold open.
-func (r *relay) drain() {
-	r.pipe.SetReadDeadline(time.Now()) // ends the copying
-	<-r.done
-	r.pipe.SetReadDeadline(time.Time{})
-	if pipe, err := r.pipe.SyscallConn(); err == nil {
-		pipe.Read(func(fd uintptr) (done bool) {
-			r.copyNow(int(fd))
-			return true
-		})
-	}
-	finish(r.device)
-}
-
-// copyNow copies what the pipe holds at this moment.
-func (r *relay) copyNow(fd int) {
-	buffer := make([]byte, 64<<10)
-	for {
-		n, err := unix.Read(fd, buffer) // the runtime made fd non-blocking
-		if n <= 0 || err != nil {
-			return
-		}
-		r.device.Write(buffer[:n])
+	case <-time.After(syncTime):
 	}
 }

@@ -26,7 +26,7 @@ type Job struct {
 	Modules      string   // folder of module folders, one for each kernel release
 	EarlyModules []string // needed to mount Root
 
-	Stdout, Stderr, Status string // devices that lead outside
+	Stdout, Stderr, LastLine string // devices that lead outside
 
 	// Patience is how long the command may run before the kernel is asked to
 	// print what blocks; soon after, the box is killed.
@@ -96,13 +96,7 @@ func (j *Job) withDisks(devices []string) {
 	j.Env = append(j.Env, "BOX_DISKS="+strings.Join(devices, " "))
 }
 
-func (j *Job) write(file string) error {
-	data, err := json.Marshal(j)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(file, data, 0o600)
-}
+func (j *Job) marshal() ([]byte, error) { return json.Marshal(j) }
 
 func readJob(file string) (*Job, error) {
 	data, err := os.ReadFile(file)

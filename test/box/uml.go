@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -47,19 +46,18 @@ func (uml) Run(ctx context.Context, c *Config, job *Job, disks Disks) (int, erro
 		job.Shares = []Mount{{Path: c.Out, Type: "hostfs", Source: "none", Data: c.Out}}
 	}
 	job.Modules, job.EarlyModules = umlModules, []string{"overlay"}
-	job.Stdout, job.Stderr, job.Status = "/dev/tty1", "/dev/tty2", "/dev/tty3"
+	job.Stdout, job.Stderr, job.LastLine = "/dev/tty1", "/dev/tty2", "/dev/tty3"
 	job.withDisks(disks.names("/dev/ubd"))
-	jobFile := filepath.Join(g.dir, "job.json")
-	if err := job.write(jobFile); err != nil {
+	jobFile, err := g.writeJob(job)
+	if err != nil {
 		return 0, err
 	}
 
 	cmd := exec.Command(linux, umlArgs...)
 	cmd.Args = append(cmd.Args, "mem="+c.Memory, "uml_dir="+g.dir, "init="+self, jobVariable+"="+jobFile)
 	for i, disk := range disks {
-		// A link, because a comma or colon in the name would mean something.
-		link := filepath.Join(g.dir, "disk"+strconv.Itoa(i))
-		if err := os.Symlink(disk.Name(), link); err != nil {
+		link, err := g.link("disk"+strconv.Itoa(i), disk.Name())
+		if err != nil {
 			return 0, err
 		}
 		cmd.Args = append(cmd.Args, fmt.Sprintf("ubd%dd=%s", i, link))
