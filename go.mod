@@ -2,4 +2,14 @@ module github.com/csi-dmthin/csi-dmthin
 
 go 1.26.0
 
-require golang.org/x/sys v0.49.0
+require (
+	github.com/spf13/cobra v1.10.2
+	golang.org/x/sys v0.49.0
+	k8s.io/klog/v2 v2.140.0
+)
+
+require (
+	github.com/go-logr/logr v1.4.1 // indirect
+	github.com/inconshreveable/mousetrap v1.1.0 // indirect
+	github.com/spf13/pflag v1.0.9 // indirect
+)

@@ -1,5 +1,7 @@
 package devmapper
 
+import "fmt"
+
 // A Kernel answers device-mapper requests.
 //
 // Do may be called by several goroutines at once, and a request may take as
@@ -166,6 +168,9 @@ type TargetVersion struct {
 	Name                string
 	Major, Minor, Patch uint32
 }
+
+// String prints the numbers: <major>.<minor>.<patch>.
+func (v TargetVersion) String() string { return fmt.Sprintf("%d.%d.%d", v.Major, v.Minor, v.Patch) }
 
 // AtLeast reports whether v is major.minor or newer. A newer major is not: it
 // breaks what the older one promised.
