@@ -28,8 +28,8 @@ func Open(path string) (*Metadata, error) { return open(path, false) }
 
 // OpenHeld opens the metadata that a pool holds since
 // devmapper.Pool.ReserveMetadataSnap: it does not change until it is released.
-// While it is held, every device shares all its blocks with it, and Exclusive
-// finds none.
+// While it is held, it counts as one more owner of all that it maps: Exclusive
+// then finds in a device of the pool only what was written since.
 func OpenHeld(path string) (*Metadata, error) { return open(path, true) }
 
 func open(path string, held bool) (*Metadata, error) {

@@ -1,0 +1,159 @@
+package thinmeta
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
+)
+
+// Random pools of the real kernel read as thin_dump, thin_ls and thin_delta read
+// them.
+func TestKernelPools(t *testing.T) {
+	k := leavesNothing(t)
+	first := rand.Uint64()
+	for seed := first; seed < first+36; seed++ {
+		random := rand.New(rand.NewPCG(seed, 0))
+		blockSize := []dm.Sectors{128, 256, 384, 2048}[random.IntN(4)]
+		t.Logf("seed %d, blocks of %d sectors", seed, blockSize)
+		p := newKernelPool(t, k, metadataFile(t, 8<<20), blockSize, 1<<20)
+		held := p.live(random, 60)
+		p.matchesStatus()
+		p.stop()
+		matchesTools(t, p.loop.Name(), random, held)
+		p.close()
+	}
+}
+
+// live lets the pool live through random changes, and reports whether it then
+// holds a metadata snapshot.
+func (p *kernelPool) live(random *rand.Rand, changes int) (held bool) {
+	p.Helper()
+	p.must(p.CreateThin(0))
+	devices := []dm.DeviceID{0}
+	for next := dm.DeviceID(1); changes > 0; changes-- {
+		at := random.IntN(len(devices))
+		switch n := random.IntN(20); {
+		case n == 0:
+			p.must(p.CreateThin(next))
+			devices, next = append(devices, next), next+1
+		case n < 4:
+			p.must(p.CreateSnap(next, devices[at]))
+			devices, next = append(devices, next), next+1
+		case n == 4 && len(devices) > 1:
+			p.must(p.Delete(devices[at]))
+			devices = append(devices[:at], devices[at+1:]...)
+		case n == 5:
+			p.must(p.SetTransactionID(p.transactionID(), p.transactionID()+1))
+		case n == 6 && !held && random.IntN(3) == 0:
+			p.must(p.ReserveMetadataSnap())
+			held = true
+		default:
+			p.change(random, devices[at])
+		}
+	}
+	return held
+}
+
+func (p *kernelPool) transactionID() uint64 {
+	p.Helper()
+	id, err := p.TransactionID()
+	p.must(err)
+	return id
+}
+
+// change writes here and there on a device, and discards.
+func (p *kernelPool) change(random *rand.Rand, id dm.DeviceID) {
+	p.Helper()
+	v := p.open(id, volumeBlocks)
+	defer v.close()
+	for range 1 + random.IntN(4) {
+		begin := random.Uint64N(volumeBlocks)
+		length := min(1+random.Uint64N(1<<random.IntN(9)), volumeBlocks-begin)
+		if random.IntN(4) == 0 {
+			v.discard(begin, length)
+			continue
+		}
+		for i := range length {
+			v.write(begin + i)
+		}
+	}
+}
+
+// matchesStatus compares the superblock with what the kernel tells of the pool,
+// while it is active.
+func (p *kernelPool) matchesStatus() {
+	p.Helper()
+	status, err := p.Commit()
+	p.must(err)
+	m, err := Open(p.loop.Name())
+	p.must(err)
+	defer m.Close()
+	super, err := m.Superblock()
+	p.must(err)
+	if super.TransactionID != status.TransactionID || super.HeldRoot != status.HeldRoot || super.NeedsCheck ||
+		super.Data != status.Data || super.Metadata.Total != status.Metadata.Total || super.BlockSize != p.blockSize {
+		p.Fatalf("superblock is %+v, status %+v", super, status)
+	}
+}
+
+// matchesTools compares all answers on a pool with those of the tools.
+func matchesTools(t *testing.T, path string, random *rand.Rand, held bool) {
+	t.Helper()
+	m, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	want := dumped(t, run(t, "thin_dump", path))
+	want.matches(t, m)
+	if exclusive := thinLs(t, path); !held {
+		for id := range want.devices {
+			ranges, err := m.Exclusive(id)
+			if err != nil || Sum(ranges) != exclusive[id] {
+				t.Fatalf("device %d has %d exclusive blocks, %v; by thin_ls %d", id, Sum(ranges), err, exclusive[id])
+			}
+			equal(t, "exclusive blocks", want.wantExclusive(id))(ranges, err)
+		}
+	}
+	ids := want.ids()
+	for range 2 {
+		from, to := ids[random.IntN(len(ids))], ids[random.IntN(len(ids))]
+		delta, err := m.Delta(from, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sameDelta(t, delta, thinDelta(t, path, from, to))
+	}
+	if held {
+		matchesHeld(t, path)
+	}
+}
+
+// matchesHeld compares answers on the metadata that a pool holds.
+func matchesHeld(t *testing.T, path string) {
+	t.Helper()
+	m, err := OpenHeld(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	dumped(t, run(t, "thin_dump", "-m", path)).matches(t, m)
+}
+
+// matches compares answers with those that a dump gives.
+func (m *model) matches(t *testing.T, have *Metadata) {
+	t.Helper()
+	var devices []Device
+	for _, id := range m.ids() {
+		d := m.devices[id]
+		devices = append(devices, d.details)
+		equal(t, "mappings", wantMappings(d.blocks))(have.Mappings(id))
+		equal(t, "ranges", wantRanges(d.blocks))(have.Ranges(id))
+		equal(t, "extent", wantExtent(d.blocks))(have.Extent(id))
+		for _, to := range m.ids() {
+			equal(t, "delta", wantDelta(d.blocks, m.devices[to].blocks))(have.Delta(id, to))
+		}
+	}
+	equal(t, "devices", devices)(have.Devices())
+}
