@@ -24,71 +24,68 @@ func (t times) cells() string {
 	return micros(t.quantile(.5)) + "\t" + micros(t.quantile(.99))
 }
 
-// measure returns the row of an operation.
-func measure(r *rig, op operation, ours, execs int) (row string, err error) {
-	if strings.HasPrefix(op.name, "fork") {
+// A row is all that is known of an operation.
+type row struct {
+	operation
+	ours, dmsetup struct{ serial, at16 times }
+	flushes       int // of one call
+}
+
+// measure fills the row of an operation; one that starts processes is repeated
+// less often.
+func measure(r *rig, op operation, ours, execs int) (m row, err error) {
+	m.operation = op
+	if op.process {
 		ours = execs
 	}
-	var serial, at16, dmSerial, dm16 times
-	before, err := r.flushes()
-	if err != nil {
-		return "", err
+	if m.flushes, err = r.flushesOf(op); err != nil {
+		return m, err
 	}
-	if serial, err = repeat(op, ours, 1, op.do); err != nil {
-		return "", err
+	if m.ours.serial, m.ours.at16, err = both(op, ours, op.do); err != nil {
+		return m, err
 	}
-	flushes, err := r.perCall(op, before, ours)
-	if err != nil {
-		return "", err
-	}
-	if !op.serial {
-		if at16, err = repeat(op, ours, parallel, op.do); err != nil {
-			return "", err
-		}
-	}
-	ratio := "-"
 	if op.dmsetup != nil {
-		if dmSerial, err = repeat(op, execs, 1, op.exec); err != nil {
-			return "", err
-		}
-		if !op.serial {
-			if dm16, err = repeat(op, execs, parallel, op.exec); err != nil {
-				return "", err
-			}
-		}
-		ratio = fmt.Sprintf("%.0f", float64(dmSerial.quantile(.5))/float64(serial.quantile(.5)))
+		m.dmsetup.serial, m.dmsetup.at16, err = both(op, execs, op.exec)
 	}
-	return fmt.Sprintf("%s\t%s\t\t%s\t%s\t\t%s\t\t%s\t%s\t",
-		op.name, serial.cells(), at16.cells(), flushes, dmSerial.cells(), dm16.cells(), ratio), nil
+	return m, err
 }
 
-// perCall returns how many flushes of the disks one call made. Where the steps
-// around it flush too, nobody can tell them apart.
-func (r *rig) perCall(op operation, before, calls int) (string, error) {
-	after, err := r.flushes()
-	if op.prepare != nil || op.undo != nil {
-		return r.once(op)
+// String prints the row with tabs between its columns.
+func (m row) String() string {
+	ratio := "-"
+	if m.dmsetup.serial != nil {
+		ratio = fmt.Sprintf("%.0f", float64(m.dmsetup.serial.quantile(.5))/float64(m.ours.serial.quantile(.5)))
 	}
-	return fmt.Sprintf("%.1f", float64(after-before)/float64(calls)), err
+	return fmt.Sprintf("%s\t%s\t\t%s\t%d\t\t%s\t\t%s\t%s\t", m.name, m.ours.serial.cells(), m.ours.at16.cells(),
+		m.flushes, m.dmsetup.serial.cells(), m.dmsetup.at16.cells(), ratio)
 }
 
-// once counts the flushes of a single call.
-func (r *rig) once(op operation) (string, error) {
+// flushesOf counts the flushes of a single call.
+func (r *rig) flushesOf(op operation) (int, error) {
 	if err := call(op.prepare, 1); err != nil {
-		return "", err
+		return 0, err
 	}
 	before, err := r.flushes()
 	if err != nil {
-		return "", err
+		return 0, err
 	}
 	if err := op.do(1); err != nil {
-		return "", err
+		return 0, err
 	}
 	after, err := r.flushes()
 	if err != nil {
-		return "", err
+		return 0, err
 	}
-	return fmt.Sprint(after - before), call(op.undo, 1)
+	return after - before, call(op.undo, 1)
+}
+
+// both times n calls one after the other and, if that makes sense, 16 at once.
+func both(op operation, n int, do func(i int) error) (serial, at16 times, err error) {
+	if serial, err = repeat(op, n, 1, do); err != nil || op.serial {
+		return serial, nil, err
+	}
+	at16, err = repeat(op, n, parallel, do)
+	return serial, at16, err
 }
 
 // exec does the operation through dmsetup.

@@ -22,13 +22,14 @@ type operation struct {
 	dmsetup func(i int) [][]string // the commands that do the same; none for an operation of ours alone
 	undo    func(i int) error
 	serial  bool // makes no sense several times at once
+	process bool // starts a process
 }
 
 // calibration tells what a process and a sync cost here.
 func calibration(r *rig) []operation {
 	file := filepath.Join(r.dir, "synced")
 	return []operation{
-		{name: "fork+exec of true", do: func(int) error { return exec.Command("/bin/true").Run() }},
+		{name: "fork+exec of true", process: true, do: func(int) error { return exec.Command("/bin/true").Run() }},
 		{name: "fdatasync of 4 KiB", do: func(i int) error {
 			f, err := os.OpenFile(fmt.Sprint(file, i), os.O_CREATE|os.O_WRONLY, 0o600)
 			if err != nil {

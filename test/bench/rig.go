@@ -2,13 +2,10 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"os"
-	"path/filepath"
-	"strings"
 
 	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
-	"github.com/csi-dmthin/csi-dmthin/pkg/devmapper/loop"
+	"github.com/csi-dmthin/csi-dmthin/pkg/devmapper/dmtest"
 )
 
 const (
@@ -22,7 +19,7 @@ const (
 type rig struct {
 	kernel *dm.Control
 	dir    string
-	loops  []*loop.Device
+	disks  []dmtest.Disk
 	pool   dm.Pool
 	dev    dm.DevNo // of the pool
 	volume dm.Device
@@ -44,19 +41,20 @@ func newRig() (r *rig, err error) {
 		return r, err
 	}
 	r.later(func() error { return os.RemoveAll(r.dir) })
-	meta, err := r.disk("metadata", metaSize)
-	if err != nil {
-		return r, err
+	machine := dmtest.NewMachine(r.kernel, r.dir)
+	for _, size := range []dm.Sectors{metaSize, dataSize} {
+		disk, err := machine.NewDisk(size)
+		if err != nil {
+			return r, err
+		}
+		r.later(disk.Close)
+		r.disks = append(r.disks, disk)
 	}
-	data, err := r.disk("data", dataSize)
-	if err != nil {
-		return r, err
-	}
-	return r, r.makePool(meta, data)
+	return r, r.makePool()
 }
 
-func (r *rig) makePool(meta, data dm.DevNo) (err error) {
-	table := dm.ThinPool{Metadata: meta, Data: data, BlockSize: blockSize}
+func (r *rig) makePool() (err error) {
+	table := dm.ThinPool{Metadata: r.disks[0].Dev(), Data: r.disks[1].Dev(), BlockSize: blockSize}
 	if r.pool.Device, err = r.activate("bench-pool", dm.Whole(dataSize, table)); err != nil {
 		return err
 	}
@@ -80,24 +78,6 @@ func (r *rig) activate(name string, table dm.Table) (dm.Device, error) {
 	return d, err
 }
 
-func (r *rig) disk(name string, size dm.Sectors) (dm.DevNo, error) {
-	path := filepath.Join(r.dir, name)
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		return 0, err
-	}
-	if err := os.Truncate(path, size.Bytes()); err != nil {
-		return 0, err
-	}
-	d, err := loop.Attach(path, loop.Options{})
-	if err != nil {
-		return 0, err
-	}
-	r.later(func() error { return errors.Join(d.Detach(), d.Close()) })
-	r.loops = append(r.loops, d)
-	status, err := d.Status()
-	return status.Dev, err
-}
-
 func (r *rig) later(undo func() error) { r.undo = append(r.undo, undo) }
 
 func (r *rig) close() (err error) {
@@ -112,21 +92,14 @@ func (r *rig) thin(id dm.DeviceID) dm.Table {
 	return dm.Whole(thinSize, dm.Thin{Pool: r.dev, ID: id})
 }
 
-// flushes counts what has reached the disks (Documentation/block/stat.rst: the
-// 16th field).
+// flushes counts what has reached the disks.
 func (r *rig) flushes() (total int, err error) {
-	for _, l := range r.loops {
-		stat, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(l.Name()), "stat"))
+	for _, d := range r.disks {
+		n, err := d.Flushes()
 		if err != nil {
 			return 0, err
 		}
-		var flushes int
-		if fields := strings.Fields(string(stat)); len(fields) > 15 {
-			if _, err := fmt.Sscan(fields[15], &flushes); err != nil {
-				return 0, err
-			}
-		}
-		total += flushes
+		total += n
 	}
 	return total, nil
 }

@@ -55,8 +55,12 @@ func RequireSMP(t testing.TB) *dm.Control {
 // over files in memory. It knows the devices of its stories by their names, which
 // begin with "dmtest-", so only one test may use it at a time.
 func RealMachine(t testing.TB) Machine {
-	return &real{kernel: RequireKernel(t), dir: memoryDir(t)}
+	return NewMachine(RequireKernel(t), memoryDir(t))
 }
+
+// NewMachine is RealMachine outside of tests: the files behind its disks go into
+// dir, and whoever made them closes the disks.
+func NewMachine(k *dm.Control, dir string) Machine { return &real{kernel: k, dir: dir} }
 
 // memoryDir returns a directory on a file system in memory.
 func memoryDir(t testing.TB) string {
@@ -155,7 +159,20 @@ func (m *real) Leftovers() ([]string, error) { return Leftovers(m.kernel) }
 
 // Leftovers names the dm devices, attached loop devices and mounts of this
 // machine.
-func Leftovers(k dm.Kernel) (names []string, err error) {
+func Leftovers(k dm.Kernel) ([]string, error) {
+	names, err := DevicesAndLoops(k)
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	for _, line := range strings.Split(strings.TrimSpace(string(mounts)), "\n") {
+		names = append(names, "mount "+line)
+	}
+	return names, err
+}
+
+// DevicesAndLoops names the dm devices and attached loop devices of this machine.
+func DevicesAndLoops(k dm.Kernel) (names []string, err error) {
 	devices, err := dm.List(k, "", "")
 	if err != nil {
 		return nil, err
@@ -164,15 +181,8 @@ func Leftovers(k dm.Kernel) (names []string, err error) {
 		names = append(names, "device "+d.Name)
 	}
 	loops, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
-	if err != nil {
-		return nil, err
-	}
 	for _, l := range loops {
 		names = append(names, "loop device "+strings.Split(l, "/")[3])
-	}
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	for _, line := range strings.Split(strings.TrimSpace(string(mounts)), "\n") {
-		names = append(names, "mount "+line)
 	}
 	return names, err
 }
