@@ -11,7 +11,7 @@ func GetVersion(k Kernel) (TargetVersion, error) {
 
 // GetTarget returns the version of one target type, and has the kernel load its
 // module first if need be. EINVAL means that there is no such target; kernels
-// before Linux 5.3 answer ENOTTY to the question.
+// whose interface is older than 4.41 answer ENOTTY to the question.
 func GetTarget(k Kernel, name string) (TargetVersion, error) {
 	reply, err := do(k, Request{Command: GetTargetVersion, Name: name})
 	if err != nil || len(reply.Targets) == 0 {
@@ -27,9 +27,9 @@ func Targets(k Kernel) ([]TargetVersion, error) {
 }
 
 // List returns the devices whose name and UUID begin with the prefixes given;
-// empty ones hold for all. Kernels before Linux 5.9 filter nothing, so each
-// entry is looked at again here; those before 5.13 tell no UUID, and a UUID
-// prefix then finds nothing. The kernel walks all its devices for it with other
+// empty ones hold for all. Kernels whose interface is older than 4.45 filter
+// nothing, so each entry is looked at again here, and tell no UUID, so that a
+// UUID prefix finds nothing. The kernel walks all its devices for it with other
 // requests waiting, which takes tens of milliseconds at 10 000 devices.
 func List(k Kernel, namePrefix, uuidPrefix string) ([]Listed, error) {
 	reply, err := do(k, Request{Command: ListDevices, Flags: UUIDFlag, Name: namePrefix, UUID: uuidPrefix})

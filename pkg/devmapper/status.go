@@ -57,7 +57,7 @@ type PoolStatus struct {
 	Discard          Passdown
 	ErrorIfNoSpace   bool
 	NeedsCheck       bool   // the metadata must be checked offline before it may change again
-	MetadataLowWater uint64 // an event is raised when fewer metadata blocks are free; 0 before Linux 4.19
+	MetadataLowWater uint64 // an event is raised when fewer metadata blocks are free; 0 from kernels that do not tell
 }
 
 // Known reports whether the status holds figures at all.
@@ -112,7 +112,7 @@ func ParsePoolStatus(text string) (PoolStatus, error) {
 	s.Mode = PoolMode(w.index(poolModes[:PoolFail]))
 	s.Discard = Passdown(w.index(passdowns))
 	s.ErrorIfNoSpace = w.oneOf("queue_if_no_space", "error_if_no_space") == "error_if_no_space"
-	if w.more() { // since Linux 3.18
+	if w.more() { // older kernels end here
 		s.NeedsCheck = w.oneOf("-", "needs_check") == "needs_check"
 	}
 	if w.more() {

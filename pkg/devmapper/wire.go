@@ -210,8 +210,8 @@ func (p *payload) deps() (devs []DevNo) {
 }
 
 // devices reads a chain of names. Behind each name, at the next multiple of
-// eight bytes, kernels since 4.36 add the event number and what is to come, and
-// since 4.45 the UUID where it was asked for (drivers/md/dm-ioctl.c:
+// eight bytes, stand the event number and what is to come, and then, on kernels
+// of interface 4.45 and newer, the UUID where it was asked for (drivers/md/dm-ioctl.c:
 // list_devices).
 func (p *payload) devices(withUUID bool) (devs []Listed) {
 	if len(p.b) == 0 || p.u64(0) == 0 {

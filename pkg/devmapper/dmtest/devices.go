@@ -13,7 +13,7 @@ var deviceStories = []story{
 	{"version", func(l *lab) {
 		v, err := dm.GetVersion(l.kernel)
 		l.must(err)
-		if !v.AtLeast(4, 37) {
+		if !v.AtLeast(4, 45) {
 			l.Fatalf("interface version is %v", v)
 		}
 	}},
