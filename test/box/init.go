@@ -72,7 +72,7 @@ func (j *Job) run(stdout, stderr *os.File) (int, error) {
 	}
 	stdout.Close()
 	stderr.Close()
-	time.AfterFunc(j.Patience, showBlocked)
+	time.AfterFunc(time.Until(j.ShowBlocked), showBlocked)
 	return buryUntil(pid)
 }
 

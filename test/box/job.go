@@ -28,9 +28,9 @@ type Job struct {
 
 	Stdout, Stderr, LastLine string // devices that lead outside
 
-	// Patience is how long the command may run before the kernel is asked to
-	// print what blocks; soon after, the box is killed.
-	Patience time.Duration
+	// ShowBlocked is when the kernel is asked what it waits for. It is late, but
+	// some time before all is killed.
+	ShowBlocked time.Time
 }
 
 // A Mount says how the guest reaches a folder of this machine.
@@ -53,10 +53,10 @@ func newJob(c *Config) (*Job, error) {
 		}
 	}
 	return &Job{
-		Args:     c.Command,
-		Env:      environment(os.Environ(), c),
-		Dir:      dir,
-		Patience: c.Timeout * 3 / 4,
+		Args:        c.Command,
+		Env:         environment(os.Environ(), c),
+		Dir:         dir,
+		ShowBlocked: time.Now().Add(c.Timeout * 3 / 4),
 	}, nil
 }
 
