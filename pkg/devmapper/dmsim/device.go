@@ -196,10 +196,10 @@ func (k *Kernel) message(d *device, r dm.Request) error {
 	if strings.HasPrefix(words[0], "@") {
 		return unix.EINVAL
 	}
-	if d.live == nil {
-		return nil // the kernel answers ok, and nobody hears the message
-	}
 	t := d.live.at(r.Sector)
+	if t == nil {
+		return unix.EINVAL
+	}
 	if m, ok := t.(interface{ message([]string) error }); ok {
 		return m.message(words)
 	}

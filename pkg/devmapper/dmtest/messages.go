@@ -131,13 +131,14 @@ var messageStories = append(refusalStories(), []story{
 		l.must(p.WhileSuspended(0, func() error { return p.CreateThin(1) }))
 		l.equal(p.has(1), true)
 	}},
-	{"a device without a table answers ok to any message, and forgets it", func(l *lab) {
+	{"no verb succeeds on a device without a table", func(l *lab) {
 		d, err := dm.Create(l.kernel, l.name("bare"), "")
 		l.must(err)
 		l.removeAtEnd(d)
-		_, err = d.Message(0, "create_thin 1")
-		l.must(err)
-		l.refused(dm.Pool{Device: d}.CreateThin(1), dm.ErrUnknownOutcome)
+		// Some kernels answer ok to any message here, and forget it.
+		if (dm.Pool{Device: d}).CreateThin(1) == nil {
+			l.Fatal("a thin was made without a pool")
+		}
 	}},
 	{"no message to a target that takes none", func(l *lab) {
 		_, err := l.device("zero", "", dm.Whole(8, dm.Zero{})).Message(0, "create_thin 1")

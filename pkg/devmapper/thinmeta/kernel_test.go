@@ -20,6 +20,7 @@ type kernelPool struct {
 	testing.TB
 	dm.Pool
 	kernel    *dm.Control
+	path      string // of the metadata
 	loop      *loop.Device
 	data      dm.Device
 	blockSize dm.Sectors
@@ -31,7 +32,7 @@ var kernelPools int // so far; they give names
 func newKernelPool(t testing.TB, k *dm.Control, path string, blockSize dm.Sectors, blocks uint64) *kernelPool {
 	t.Helper()
 	kernelPools++
-	p := &kernelPool{TB: t, kernel: k, blockSize: blockSize}
+	p := &kernelPool{TB: t, kernel: k, path: path, blockSize: blockSize}
 	var err error
 	p.loop, err = loop.Attach(path, loop.Options{})
 	p.must(err)
@@ -88,8 +89,7 @@ func (p *kernelPool) activate(table dm.Table) {
 	p.must(err)
 }
 
-// stop takes the pool away and leaves its metadata, on a device since the tools
-// want direct I/O, which files in memory have not.
+// stop takes the pool away and leaves its metadata.
 func (p *kernelPool) stop() {
 	p.Helper()
 	p.must(p.Remove())
