@@ -1,6 +1,10 @@
 package thinmeta
 
-import "errors"
+import (
+	"cmp"
+	"errors"
+	"slices"
+)
 
 // attempts bounds how often a question is asked anew because the pool has moved
 // on. A commit takes three flushes, a short read less than one.
@@ -24,7 +28,7 @@ func (v *visit) block(n uint64, k kind) ([]byte, error) {
 	if n == 0 || n >= v.blocks {
 		return nil, corrupt(n, "%s is expected there, outside blocks 1 to %d", k.name, v.blocks)
 	}
-	b, err := v.source.read(n)
+	b, err := v.source.read(n, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -32,15 +36,33 @@ func (v *visit) block(n uint64, k kind) ([]byte, error) {
 	return b, k.check(n, b)
 }
 
-// unchanged reads again what was read and reports whether it is the same.
+// unchanged reads again what was read, in long runs since the order does not
+// matter now, and reports whether it is the same.
 func (v *visit) unchanged() (bool, error) {
-	for _, s := range v.seen {
-		b, err := v.source.read(s.block)
-		if err != nil || checksum(b) != s.sum {
+	slices.SortFunc(v.seen, func(a, b sighting) int { return cmp.Compare(a.block, b.block) })
+	for rest := v.seen; len(rest) > 0; {
+		run := firstRun(rest)
+		b, err := v.source.read(run[0].block, len(run))
+		if err != nil {
 			return false, err
 		}
+		for i, s := range run {
+			if checksum(b[i*blockSize:][:blockSize]) != s.sum {
+				return false, nil
+			}
+		}
+		rest = rest[len(run):]
 	}
 	return true, nil
+}
+
+// firstRun returns the longest beginning of seen whose blocks follow each other.
+func firstRun(seen []sighting) []sighting {
+	n := 1
+	for n < len(seen) && n < maxRun && seen[n].block == seen[n-1].block+1 {
+		n++
+	}
+	return seen[:n]
 }
 
 // A moment is the metadata as of one commit: a superblock and what was read from
@@ -79,7 +101,7 @@ func (m *Metadata) now() (*moment, error) {
 }
 
 func (m *Metadata) superblockAt(n uint64) (superblock, sighting, error) {
-	b, err := m.source.read(n)
+	b, err := m.source.read(n, 1)
 	if err != nil {
 		return superblock{}, sighting{}, err
 	}

@@ -1,6 +1,7 @@
 package thinmeta
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"os"
@@ -11,11 +12,14 @@ import (
 
 // A source is a metadata device, or an image of one.
 type source struct {
-	mu    sync.Mutex
-	file  io.ReaderAt
-	page  []byte // aligned for direct I/O, as a Go slice need not be; nil when closed
-	reads uint64
+	mu     sync.Mutex
+	file   io.ReaderAt
+	buffer []byte // aligned for direct I/O, as a Go slice need not be; nil when closed
+	reads  uint64
 }
+
+// maxRun is how many blocks are read at once, at most.
+const maxRun = 256
 
 // openSource opens a device for direct I/O: the kernel writes metadata past the
 // page cache, which may therefore be stale. A file in tmpfs has no direct I/O, and
@@ -36,24 +40,25 @@ func openSource(path string) (*source, error) {
 }
 
 func newSource(file io.ReaderAt) (*source, error) {
-	page, err := unix.Mmap(-1, 0, blockSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	buffer, err := unix.Mmap(-1, 0, maxRun*blockSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return nil, os.NewSyscallError("mmap", err)
 	}
-	return &source{file: file, page: page}, nil
+	return &source{file: file, buffer: buffer}, nil
 }
 
-// read returns block n, unchecked. n is below maxBlocks.
-func (s *source) read(n uint64) ([]byte, error) {
+// read returns count blocks from block n on, unchecked. n is below maxBlocks.
+func (s *source) read(n uint64, count int) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.page == nil {
+	if s.buffer == nil {
 		return nil, os.ErrClosed
 	}
-	s.reads++
-	got, err := s.file.ReadAt(s.page, int64(n)*int64(blockSize))
-	if got == blockSize {
-		return append([]byte(nil), s.page...), nil
+	s.reads += uint64(count)
+	b := s.buffer[:count*blockSize]
+	got, err := s.file.ReadAt(b, int64(n)*int64(blockSize))
+	if got == len(b) {
+		return bytes.Clone(b), nil
 	}
 	if err == io.EOF {
 		err = corrupt(n, "lies beyond the end of the device")
@@ -70,13 +75,13 @@ func (s *source) readCount() uint64 {
 func (s *source) close() (err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.page == nil {
+	if s.buffer == nil {
 		return nil
 	}
 	if c, ok := s.file.(io.Closer); ok {
 		err = c.Close()
 	}
-	err = errors.Join(err, unix.Munmap(s.page))
-	s.page = nil
+	err = errors.Join(err, unix.Munmap(s.buffer))
+	s.buffer = nil
 	return err
 }

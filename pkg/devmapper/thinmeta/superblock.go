@@ -55,7 +55,9 @@ const (
 )
 
 const (
-	magic      = 27022010
+	magic = 27022010 // THIN_SUPERBLOCK_MAGIC
+	// version is THIN_VERSION. The kernel does not look at it, and thin_restore
+	// writes 1 unless its input says otherwise.
 	version    = 2
 	needsCheck = 1 << 0  // THIN_METADATA_NEEDS_CHECK_FLAG
 	maxData    = 1 << 40 // a mapping's data block has 40 bits
@@ -72,7 +74,7 @@ func parseSuperblock(n uint64, b []byte) (superblock, error) {
 	if err := superblockKind.check(n, b); err != nil {
 		return superblock{}, err
 	}
-	if have := le.Uint32(b[offVersion:]); have != version {
+	if have := le.Uint32(b[offVersion:]); have < 1 || have > version {
 		return superblock{}, fmt.Errorf("%w: version %d", ErrUnsupported, have)
 	}
 	if have := le.Uint32(b[offIncompat:]); have != 0 {
