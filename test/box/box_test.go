@@ -5,34 +5,43 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 )
 
 // These tests boot kernels, by the program that go test -exec runs.
-var program string
-
-func TestMain(m *testing.M) {
+var program = sync.OnceValue(func() string {
 	dir, err := os.MkdirTemp("", "box-test-")
 	if err != nil {
 		panic(err)
 	}
-	program = filepath.Join(dir, "box")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", program, ".")
+	file := filepath.Join(dir, "box")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", file, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0") // an initramfs has no libc
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
 		panic(err)
 	}
+	remove = func() { os.RemoveAll(dir) }
+	return file
+})
+
+// remove removes the program if it was built.
+var remove = func() {}
+
+func TestMain(m *testing.M) {
 	status := m.Run()
-	os.RemoveAll(dir)
+	remove()
 	os.Exit(status)
 }
 
@@ -76,7 +85,7 @@ func box(t *testing.T, args ...string) result {
 
 // boxCommand is steered by args alone.
 func boxCommand(args ...string) *exec.Cmd {
-	cmd := exec.Command(program, args...)
+	cmd := exec.Command(program(), args...)
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(pair string) bool { return strings.HasPrefix(pair, "BOX") })
 	return cmd
 }
@@ -105,7 +114,7 @@ func testCommand(t *testing.T, kernel string) {
 		dmsetup targets >&3
 		modprobe dm-snapshot && dmsetup targets | grep ^snapshot >&3
 		nsenter --target 1 --mount test -e "$PWD/noise" && echo entered >&3
-		ping -q -c 1 127.0.0.1 >/dev/null 2>&1 || exec 4<>/dev/udp/127.0.0.1/9 && echo looped >&3
+		exec 4<>/dev/udp/127.0.0.1/9 && echo looped >&3
 		echo $(nproc) CPUs >&3
 		echo lost > %s
 		(sleep 100 >&1 &)
@@ -117,7 +126,7 @@ func testCommand(t *testing.T, kernel string) {
 	cmd.Env = append(cmd.Env, "MESSAGE=two words", "PATH=/usr/bin:/bin")
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	cmd.Run()
+	_ = cmd.Run()
 
 	result{cmd.ProcessState.ExitCode(), "", stderr.String()}.check(t, 3)
 	if !bytes.Equal(stdout.Bytes(), noise) {
@@ -203,7 +212,7 @@ func TestBoxUMLTimeout(t *testing.T) {
 	var stderr bytes.Buffer
 	late.Stderr = &stderr
 	family := startFamily(t, late)
-	late.Wait()
+	_ = late.Wait()
 	result{late.ProcessState.ExitCode(), "", stderr.String()}.check(t, boxFailed)
 	if !strings.Contains(stderr.String(), "BOX_TIMEOUT") {
 		t.Errorf("no way out is named in %q", stderr.String())
@@ -224,14 +233,15 @@ func TestBoxUMLKilled(t *testing.T) {
 		cmd := boxCommand("sleep", "100")
 		cmd.Env = append(cmd.Env, "TMPDIR="+t.TempDir())
 		family := startFamily(t, cmd)
-		cmd.Process.Signal(signal)
-		cmd.Wait()
+		if err := cmd.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
 		family.checkGone(t)
 	}
 }
 
-// A family is the processes below a box, in the form /proc/PID/stat has them:
-// the number, the name, and 20 fields on the time of birth.
+// A family is the processes below a box, by number, with their times of birth.
 type family map[string]string
 
 // startFamily starts cmd and returns its family when the kernel has several.
@@ -241,7 +251,7 @@ func startFamily(t *testing.T, cmd *exec.Cmd) family {
 		t.Fatal(err)
 	}
 	for limit := time.Now().Add(10 * time.Second); time.Now().Before(limit); time.Sleep(50 * time.Millisecond) {
-		if f := familyOf(cmd.Process.Pid); len(f) >= 4 {
+		if f := familyOf(strconv.Itoa(cmd.Process.Pid)); len(f) >= 4 {
 			return f
 		}
 	}
@@ -249,24 +259,21 @@ func startFamily(t *testing.T, cmd *exec.Cmd) family {
 	return nil
 }
 
-func familyOf(pid int) family {
+func familyOf(pid string) family {
 	f := family{}
-	children, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	children, _ := filepath.Glob(fmt.Sprintf("/proc/%s/task/*/children", pid))
 	for _, file := range children {
 		list, _ := os.ReadFile(file)
 		for _, child := range strings.Fields(string(list)) {
-			var n int
-			fmt.Sscan(child, &n)
 			f[child] = birth(child)
-			for pid, born := range familyOf(n) {
-				f[pid] = born
-			}
+			maps.Copy(f, familyOf(child))
 		}
 	}
 	return f
 }
 
-// birth is the field that tells a process from a later one of the same number.
+// birth is what tells a process from a later one of the same number; the dead
+// have none. It is the 22nd field of stat, the 20th after the name.
 func birth(pid string) string {
 	stat, _ := os.ReadFile("/proc/" + pid + "/stat")
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))

@@ -44,6 +44,6 @@ func beCage(args []string) {
 		fmt.Println("box:", err)
 		os.Exit(boxFailed)
 	}
-	buryUntil(pid)
-	os.Exit(0) // the status says nothing: a kernel that panics may leave with 0
+	_, _ = buryUntil(pid) // a kernel's status says nothing: it may panic and leave with 0
+	os.Exit(0)
 }

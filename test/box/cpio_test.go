@@ -21,7 +21,10 @@ func TestArchive(t *testing.T) {
 	for rest := read(t, file); rest != ""; {
 		var mode, size, length int
 		header := rest[:110]
-		fmt.Sscanf(header[:6]+header[14:22]+header[54:62]+header[94:102], "070701%8x%8x%8x", &mode, &size, &length)
+		if _, err := fmt.Sscanf(header[:6]+header[14:22]+header[54:62]+header[94:102],
+			"070701%8x%8x%8x", &mode, &size, &length); err != nil {
+			t.Fatal(err)
+		}
 		name := rest[110 : 110+length-1]
 		data := rest[align(110+length):][:size]
 		rest = rest[align(align(110+length)+size):]

@@ -67,10 +67,10 @@ func (g *guest) run(ctx context.Context, cmd *exec.Cmd) (int, error) {
 		return 0, err
 	}
 	out.closeInlets()
-	kill := func() { cmd.Process.Kill() }
+	kill := func() { _ = cmd.Process.Kill() }
 	defer context.AfterFunc(ctx, kill)()
 	out.copy(os.Stdout, os.Stderr, kill)
-	cmd.Wait() // for its end, not for its status
+	_ = cmd.Wait() // for its end, not for its status
 	return g.verdict(ctx, out)
 }
 

@@ -36,7 +36,7 @@ func (host) Run(ctx context.Context, _ *Config, job *Job, disks Disks) (int, err
 	if err := cmd.Start(); err != nil {
 		return 0, err
 	}
-	defer context.AfterFunc(ctx, func() { unix.Kill(-cmd.Process.Pid, unix.SIGKILL) })()
+	defer context.AfterFunc(ctx, func() { _ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) })()
 	err = cmd.Wait()
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
@@ -59,7 +59,7 @@ func exitStatus(cmd *exec.Cmd, err error) (int, error) {
 // hostHasThinPools asks for the module first, whose lack is no proof: the
 // target may be built in.
 func hostHasThinPools(ctx context.Context) error {
-	exec.CommandContext(ctx, "modprobe", "dm-thin-pool").Run()
+	_ = exec.CommandContext(ctx, "modprobe", "dm-thin-pool").Run()
 	targets, err := exec.CommandContext(ctx, "dmsetup", "targets").Output()
 	if err != nil || !strings.Contains(string(targets), "thin-pool") {
 		release, _ := kernelRelease()
@@ -105,7 +105,7 @@ func attachLoop(disk *os.File) (*os.File, error) {
 			return device, nil
 		}
 		device.Close()
-		if err != unix.EBUSY {
+		if !errors.Is(err, unix.EBUSY) {
 			return nil, err
 		}
 	}
@@ -115,7 +115,7 @@ func attachLoop(disk *os.File) (*os.File, error) {
 // longer is.
 func (l loops) detach() {
 	for _, device := range l {
-		unix.IoctlSetInt(int(device.Fd()), unix.LOOP_CLR_FD, 0)
+		_ = unix.IoctlSetInt(int(device.Fd()), unix.LOOP_CLR_FD, 0)
 		device.Close()
 	}
 }

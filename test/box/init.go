@@ -18,7 +18,7 @@ func beInit(jobFile string) {
 	if err := serve(jobFile); err != nil {
 		fmt.Println("box:", err) // on the console, where the box looks for it
 	}
-	unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 }
 
 func serve(jobFile string) error {
@@ -108,7 +108,7 @@ func buryUntil(pid int) (status int, err error) {
 // showBlocked makes the kernel print the stacks of all tasks that wait in it,
 // which tells what a time-out was about.
 func showBlocked() {
-	os.WriteFile("/proc/sysrq-trigger", []byte("w"), 0)
+	_ = os.WriteFile("/proc/sysrq-trigger", []byte("w"), 0)
 }
 
 // tell writes the last line and waits to be killed, which happens when the

@@ -35,7 +35,7 @@ func accelerator(ctx context.Context, q *qemuMachine) []string {
 	if err != nil {
 		usable = fmt.Append(nil, q.bootsByKVM(ctx))
 		if ctx.Err() == nil {
-			os.WriteFile(verdict, usable, 0o644) // if that fails, the next box tries again
+			_ = os.WriteFile(verdict, usable, 0o644) // if that fails, the next box tries again
 		}
 	}
 	if string(usable) == "true" {
@@ -73,8 +73,8 @@ func (q *qemuMachine) bootsByKVM(ctx context.Context) bool {
 	if err := startCaged(cmd); err != nil {
 		return false
 	}
-	defer context.AfterFunc(ctx, func() { cmd.Process.Kill() })()
-	cmd.Wait()
+	defer context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })()
+	_ = cmd.Wait()
 	said, _ := os.ReadFile(console.Name())
 	return bytes.Contains(said, []byte(alive))
 }

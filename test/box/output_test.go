@@ -28,9 +28,9 @@ func TestOutputWaitsForWhatIsAnnounced(t *testing.T) {
 	}
 	defer o.close()
 	go func() {
-		o.inlets[2].WriteString("7 5 0\n")
+		_, _ = o.inlets[2].WriteString("7 5 0\n")
 		time.Sleep(10 * time.Millisecond)
-		o.inlets[0].WriteString("12345")
+		_, _ = o.inlets[0].WriteString("12345")
 	}()
 	var stdout, stderr bytes.Buffer
 	o.copy(&stdout, &stderr, o.closeInlets)

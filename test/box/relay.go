@@ -40,11 +40,11 @@ func newRelay(device string) (*relay, error) {
 // does not wait for the end of the pipe, which daemons that the command left
 // behind hold open.
 func (r *relay) drain() int64 {
-	r.pipe.SetReadDeadline(time.Now()) // ends the copying
+	_ = r.pipe.SetReadDeadline(time.Now()) // ends the copying
 	<-r.idle
-	r.pipe.SetReadDeadline(time.Time{})
+	_ = r.pipe.SetReadDeadline(time.Time{})
 	if pipe, err := r.pipe.SyscallConn(); err == nil {
-		pipe.Read(func(fd uintptr) (done bool) {
+		_ = pipe.Read(func(fd uintptr) (done bool) {
 			r.copyNow(int(fd))
 			return true
 		})
@@ -60,7 +60,7 @@ func (r *relay) copyNow(fd int) {
 		if n <= 0 || err != nil {
 			return
 		}
-		r.device.Write(buffer[:n])
+		_, _ = r.device.Write(buffer[:n])
 		r.bytes += int64(n)
 	}
 }

@@ -1,0 +1,88 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+export PATH := $(PATH):/usr/local/go/bin
+
+# The kernel that kernel tests run on: uml, smp (two CPUs) or host.
+export BOX ?= uml
+# How long each fuzz test runs.
+FUZZTIME ?= 30s
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## install what is missing, on Debian 12 as root
+	@tools/setup
+
+.PHONY: build
+build: build/box $(if $(wildcard cmd/csi-dmthin),build/csi-dmthin) ## build the programs into build/
+
+build/csi-dmthin: FORCE
+	CGO_ENABLED=0 go build -o $@ ./cmd/csi-dmthin
+
+# The programs of the tests carry no version, so a clone that git distrusts is no
+# hindrance. The box must run without a libc.
+build/box: FORCE
+	@CGO_ENABLED=0 go build -buildvcs=false -o $@ ./test/box
+
+build/tally: FORCE
+	@go build -buildvcs=false -o $@ ./test/box/tally
+
+.PHONY: test
+test: setup ## run all tests: this is the one to run
+	@$(MAKE) --no-print-directory test-unit
+	@$(MAKE) --no-print-directory test-kernel
+	@$(MAKE) --no-print-directory test-smp
+
+.PHONY: test-unit
+test-unit: ## run the tests that need no device-mapper, with the race detector
+	go test -race -skip '^TestKernel' ./...
+
+# Tests that need device-mapper are named TestKernel, and TestKernelSMP if they
+# need several CPUs too. They run without the race detector: its memory does not
+# fit into a user mode Linux.
+packages = $(sort $(dir $(shell grep -rl --include='*_test.go' '^func $(1)' ./pkg)))
+kernel_tests = build/tally "kernel tests ($(BOX))" go test -json -count=1 -exec $(CURDIR)/build/box
+
+.PHONY: test-kernel
+test-kernel: PKG ?= $(call packages,TestKernel)
+test-kernel: build/box build/tally ## run the kernel tests in the box; PKG=./pkg/devmapper/... BOX=smp
+	$(kernel_tests) -run '^TestKernel' $(if $(filter uml,$(BOX)),-skip '^TestKernelSMP') $(PKG)
+
+.PHONY: test-smp
+test-smp: BOX = smp
+test-smp: PKG ?= $(call packages,TestKernelSMP)
+test-smp: build/box build/tally ## run the kernel tests that need several CPUs
+	$(kernel_tests) -run '^TestKernelSMP' $(PKG)
+
+.PHONY: lint
+lint: setup build/bin/golangci-lint ## check for mistakes, format, and who imports whom
+	build/bin/golangci-lint run
+
+build/bin/golangci-lint: tools/go.mod
+	go build -C tools -o $(CURDIR)/build/bin/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+.PHONY: fmt
+fmt: ## format the code
+	go fmt ./...
+
+.PHONY: fuzz
+fuzz: ## run each fuzz test for FUZZTIME=30s
+	@for package in $$(go list ./...); do \
+	  for function in $$(go test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+	    go test -run '^$$' -fuzz "^$$function$$" -fuzztime $(FUZZTIME) $$package; \
+	  done; \
+	done
+
+.PHONY: bench
+bench: build/box ## measure, in the box
+	CGO_ENABLED=0 go build -buildvcs=false -o build/bench ./test/bench
+	build/box build/bench
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf build
+
+.PHONY: FORCE
+FORCE:
