@@ -16,10 +16,12 @@ setup: ## install what is missing, on Debian 12 as root
 	@tools/setup
 
 .PHONY: build
-build: build/box $(if $(wildcard cmd/csi-dmthin),build/csi-dmthin) ## build the programs into build/
+build: build/box build/csi-dmthin ## build the programs into build/
+
+version = $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
 build/csi-dmthin: FORCE
-	CGO_ENABLED=0 go build -o $@ ./cmd/csi-dmthin
+	CGO_ENABLED=0 go build -buildvcs=false -ldflags '-X main.version=$(version)' -o $@ ./cmd/csi-dmthin
 
 # The programs of the tests carry no version, so a clone that git distrusts is no
 # hindrance. The box must run without a libc.
@@ -28,6 +30,11 @@ build/box: FORCE
 
 build/tally: FORCE
 	@go build -buildvcs=false -o $@ ./test/box/tally
+
+.PHONY: demo
+demo: setup build/box ## show on a real kernel what is here
+	@CGO_ENABLED=0 go build -buildvcs=false -o build/demo ./test/demo
+	@build/box build/demo
 
 .PHONY: test
 test: setup ## run all tests: this is the one to run
@@ -42,7 +49,7 @@ test-unit: ## run the tests that need no device-mapper, with the race detector
 # Tests that need device-mapper are named TestKernel, and TestKernelSMP if they
 # need several CPUs too. They run without the race detector: its memory does not
 # fit into a user mode Linux.
-packages = $(sort $(dir $(shell grep -rl --include='*_test.go' '^func $(1)' ./pkg)))
+packages = $(sort $(dir $(shell grep -rl --include='*_test.go' '^func $(1)' ./cmd ./pkg)))
 kernel_tests = build/tally "kernel tests ($(BOX))" go test -json -count=1 -exec $(CURDIR)/build/box
 
 .PHONY: test-kernel
@@ -76,9 +83,9 @@ fuzz: ## run each fuzz test for FUZZTIME=30s
 	done
 
 .PHONY: bench
-bench: build/box ## measure, in the box
-	CGO_ENABLED=0 go build -buildvcs=false -o build/bench ./test/bench
-	build/box build/bench
+bench: setup build/box ## measure, in the box
+	@CGO_ENABLED=0 go build -buildvcs=false -o build/bench ./test/bench
+	@build/box build/bench
 
 .PHONY: clean
 clean: ## remove what was built
