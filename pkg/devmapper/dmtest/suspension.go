@@ -24,8 +24,8 @@ var suspensionStories = []story{
 		done := make(chan error)
 		go func() { done <- v.tryWrite(0, 1) }()
 		select {
-		case <-done:
-			l.Error("a write passed a suspended device")
+		case err := <-done:
+			l.Errorf("a write passed a suspended device: %v", err)
 		case <-time.After(50 * time.Millisecond):
 		}
 		l.must(v.Resume())
@@ -135,8 +135,8 @@ var suspensionStories = []story{
 		l.must(p.WhileSuspended(0, func() error {
 			go func() { done <- v.tryWrite(0, 1) }()
 			select {
-			case <-done:
-				l.Error("a write passed a suspended pool")
+			case err := <-done:
+				l.Errorf("a write passed a suspended pool: %v", err)
 			case <-time.After(50 * time.Millisecond):
 			}
 			return nil
