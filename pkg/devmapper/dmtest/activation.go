@@ -57,9 +57,7 @@ var activationStories = []story{
 		l.must(p.Delete(1))
 	}},
 	{"pool with active thins stays", func(l *lab) {
-		p := l.pool()
-		p.create(1)
-		v := p.open(1)
+		p, v := l.volume()
 		l.refused(p.Remove(), unix.EBUSY)
 		v.deactivate()
 		l.must(p.Remove())
@@ -117,17 +115,13 @@ var activationStories = []story{
 		}
 	}},
 	{"a blank thin has nothing mapped and reads as zeros", func(l *lab) {
-		p := l.pool()
-		p.create(1)
-		v := p.open(1)
+		_, v := l.volume()
 		l.equal(v.thinStatus(), dm.ThinStatus{})
 		v.wantBytes(0, make([]byte, 4096))
 		l.equal(v.thinStatus(), dm.ThinStatus{})
 	}},
 	{"thin status counts mapped blocks", func(l *lab) {
-		p := l.pool()
-		p.create(1)
-		v := p.open(1)
+		_, v := l.volume()
 		v.writeBlock(0, 1)
 		v.writeBlock(9, 2)
 		l.equal(v.thinStatus(), dm.ThinStatus{Mapped: 2 * blockSize, Highest: 10*blockSize - 1})

@@ -76,27 +76,21 @@ var commitStories = []story{
 		l.equal(p.status().TransactionID, uint64(7))
 	}},
 	{"what was synced survives a power cut", func(l *lab) {
-		p := l.pool()
-		p.create(1)
-		v := p.open(1)
+		p, v := l.volume()
 		v.writeBlock(4, 1)
 		l.must(v.Sync())
 		p.reboot()
 		p.open(1).wantBlock(4, 1)
 	}},
 	{"data written before a message is durable with it", func(l *lab) {
-		p := l.pool()
-		p.create(1)
-		v := p.open(1)
+		p, v := l.volume()
 		v.writeBlock(4, 1)
 		p.create(2)
 		p.reboot()
 		p.open(1).wantBlock(4, 1)
 	}},
 	{"a sync of new blocks commits, of old ones does not", func(l *lab) {
-		p := l.pool()
-		p.create(1)
-		v := p.open(1)
+		p, v := l.volume()
 		v.writeBlock(0, 1)
 		l.must(v.Sync())
 		meta, data := p.flushes()
@@ -110,9 +104,7 @@ var commitStories = []story{
 		l.equal(metaAfter-meta, 2)
 	}},
 	{"a block's last tenant cannot be read by the next", func(l *lab) {
-		p := l.poolOn(l.disk(metaSize), l.disk(smallData), smallData)
-		p.create(1)
-		v := p.open(1)
+		p, v := l.volumeOf(l.smallPool())
 		v.fill(8)
 		v.deactivate()
 		l.must(p.Delete(1))

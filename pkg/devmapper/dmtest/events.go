@@ -60,9 +60,7 @@ var eventStories = []story{
 		l.quiet(w)
 	}},
 	{"out of data space and back", func(l *lab) {
-		p := l.poolOn(l.disk(metaSize), l.disk(smallData), smallData)
-		p.create(1)
-		v := p.open(1)
+		p, v := l.volumeOf(l.smallPool())
 		v.fill(8)
 		w := l.watch()
 		before := l.info(p.Device).EventNr
@@ -111,9 +109,7 @@ var eventStories = []story{
 		l.wakes(w)
 	}},
 	{"waiting for one device", func(l *lab) {
-		p := l.poolOn(l.disk(metaSize), l.disk(smallData), smallData)
-		p.create(1)
-		v := p.open(1)
+		p, v := l.volumeOf(l.smallPool())
 		v.fill(8)
 		seen := l.info(p.Device).EventNr
 		done := make(chan dm.Info)

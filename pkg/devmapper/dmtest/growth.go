@@ -34,9 +34,7 @@ var growthStories = []story{
 		l.equal(p.status().Data.Total, uint64(8))
 	}},
 	{"of data beyond its device", func(l *lab) {
-		p := l.pool()
-		p.create(1)
-		v := p.open(1)
+		p, v := l.volume()
 		if err := p.Swap(dm.Whole(2*dataSize, p.table), 0); err == nil {
 			l.Fatal("a pool grew beyond its device")
 		}
@@ -54,9 +52,7 @@ var growthStories = []story{
 		l.equal(p.has(1) && p.has(2), true)
 	}},
 	{"of a thin", func(l *lab) {
-		p := l.pool()
-		p.create(1)
-		v := p.open(1)
+		p, v := l.volume()
 		v.writeBlock(0, 1)
 		table := p.thinTable(1)
 		table[0].Length *= 2
@@ -67,9 +63,7 @@ var growthStories = []story{
 		v.wantBlock(0, 1)
 	}},
 	{"of a thin that shrank shows its old data", func(l *lab) {
-		p := l.pool()
-		p.create(1)
-		v := p.open(1)
+		p, v := l.volume()
 		v.writeBlock(100, 1)
 		small := p.thinTable(1)
 		small[0].Length /= 2

@@ -18,6 +18,7 @@ const (
 	dataSize             = 16 * mib // 256 blocks
 	metaSize             = 2 * mib  // 512 metadata blocks
 	thinSize             = 8 * mib
+	smallData            = 8 * blockSize
 )
 
 // A lab is where a story is told: a machine, and helpers that fail the test
@@ -112,6 +113,12 @@ func (l *lab) pool(options ...func(*dm.ThinPool)) *pool {
 	return l.poolOn(l.disk(metaSize), l.disk(dataSize), dataSize, options...)
 }
 
+// smallPool makes a pool that is soon full.
+func (l *lab) smallPool() *pool {
+	l.Helper()
+	return l.poolOn(l.disk(metaSize), l.disk(smallData), smallData)
+}
+
 func (l *lab) poolOn(meta, data Disk, length dm.Sectors, options ...func(*dm.ThinPool)) *pool {
 	l.Helper()
 	p := &pool{lab: l, meta: meta, data: data, length: length}
@@ -198,6 +205,18 @@ type volume struct {
 	dm.Device
 	File
 	lab *lab
+}
+
+// volume makes a pool with one thin device, and opens it.
+func (l *lab) volume() (*pool, *volume) {
+	l.Helper()
+	return l.volumeOf(l.pool())
+}
+
+func (l *lab) volumeOf(p *pool) (*pool, *volume) {
+	l.Helper()
+	p.create(1)
+	return p, p.open(1)
 }
 
 // open activates a thin device.

@@ -48,8 +48,6 @@ func (p *pool) exhaust() (last dm.DeviceID) {
 	return 0
 }
 
-const smallData = 8 * blockSize
-
 var modeStories = []story{
 	{"rw", func(l *lab) {
 		p := l.pool()
@@ -79,9 +77,7 @@ var modeStories = []story{
 		l.refused(v.tryWrite(0, 1), unix.EIO)
 	}},
 	{"out of data space, failing writes", func(l *lab) {
-		p := l.poolOn(l.disk(metaSize), l.disk(smallData), smallData)
-		p.create(1)
-		v := p.open(1)
+		p, v := l.volumeOf(l.smallPool())
 		l.equal(v.fill(20), 8)
 		l.refused(v.tryWrite(8, 1), unix.ENOSPC)
 		s := p.status()
@@ -92,7 +88,7 @@ var modeStories = []story{
 		v.writeBlock(3, 99) // what is mapped can be written
 	}},
 	{"out of data space, messages work and deleting helps", func(l *lab) {
-		p := l.poolOn(l.disk(metaSize), l.disk(smallData), smallData)
+		p := l.smallPool()
 		p.create(1, 2)
 		v, w := p.open(1), p.open(2)
 		v.fill(20)
@@ -104,9 +100,7 @@ var modeStories = []story{
 		w.writeBlock(0, 1)
 	}},
 	{"out of data space, discarding helps", func(l *lab) {
-		p := l.poolOn(l.disk(metaSize), l.disk(smallData), smallData)
-		p.create(1)
-		v := p.open(1)
+		p, v := l.volumeOf(l.smallPool())
 		v.fill(20)
 		l.must(v.Discard(offset(2), offset(2)))
 		_, err := p.Commit()

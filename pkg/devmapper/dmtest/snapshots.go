@@ -6,9 +6,7 @@ import (
 
 var snapshotStories = []story{
 	{"of an inactive origin", func(l *lab) {
-		p := l.pool()
-		p.create(1)
-		v := p.open(1)
+		p, v := l.volume()
 		v.writeBlock(0, 1)
 		v.deactivate()
 		l.must(p.CreateSnap(2, 1))
@@ -16,9 +14,7 @@ var snapshotStories = []story{
 		p.open(1).wantBlock(0, 1)
 	}},
 	{"of an active origin, suspended meanwhile", func(l *lab) {
-		p := l.pool()
-		p.create(1)
-		v := p.open(1)
+		p, v := l.volume()
 		v.writeBlock(0, 1)
 		l.must(v.WhileSuspended(0, func() error {
 			l.equal(l.info(v.Device).Suspended(), true)
@@ -32,9 +28,7 @@ var snapshotStories = []story{
 		v.wantBlock(0, 2)
 	}},
 	{"shares blocks until they are written", func(l *lab) {
-		p := l.pool()
-		p.create(1)
-		v := p.open(1)
+		p, v := l.volume()
 		for block := range 4 {
 			v.writeBlock(block, uint64(block))
 		}
@@ -47,9 +41,7 @@ var snapshotStories = []story{
 		l.equal(v.thinStatus().Mapped, 4*blockSize)
 	}},
 	{"a partial write copies the rest of the block", func(l *lab) {
-		p := l.pool()
-		p.create(1)
-		v := p.open(1)
+		p, v := l.volume()
 		v.writeBlock(0, 1)
 		l.must(v.WhileSuspended(0, func() error { return p.CreateSnap(2, 1) }))
 		_, err := v.WriteAt(pattern(2)[:4096], 8192)
@@ -60,9 +52,7 @@ var snapshotStories = []story{
 		v.wantBytes(12288, pattern(1)[12288:])
 	}},
 	{"outlives its origin", func(l *lab) {
-		p := l.pool()
-		p.create(1)
-		v := p.open(1)
+		p, v := l.volume()
 		v.writeBlock(0, 1)
 		v.deactivate()
 		l.must(p.CreateSnap(2, 1))
@@ -85,17 +75,13 @@ var snapshotStories = []story{
 		}
 	}},
 	{"is mapped as its origin", func(l *lab) {
-		p := l.pool()
-		p.create(1)
-		v := p.open(1)
+		p, v := l.volume()
 		v.writeBlock(7, 1)
 		l.must(v.WhileSuspended(0, func() error { return p.CreateSnap(2, 1) }))
 		l.equal(p.open(2).thinStatus(), v.thinStatus())
 	}},
 	{"discarding a shared block frees nothing", func(l *lab) {
-		p := l.pool()
-		p.create(1)
-		v := p.open(1)
+		p, v := l.volume()
 		v.writeBlock(0, 1)
 		l.must(v.WhileSuspended(0, func() error { return p.CreateSnap(2, 1) }))
 		l.must(v.Discard(0, offset(1)))
@@ -105,9 +91,7 @@ var snapshotStories = []story{
 		p.open(2).wantBlock(0, 1)
 	}},
 	{"deleting the last one frees its blocks", func(l *lab) {
-		p := l.pool()
-		p.create(1)
-		v := p.open(1)
+		p, v := l.volume()
 		v.fill(4)
 		v.deactivate()
 		l.must(p.CreateSnap(2, 1))

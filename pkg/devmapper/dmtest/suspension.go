@@ -17,9 +17,7 @@ func (v *volume) runs() {
 
 var suspensionStories = []story{
 	{"holds back writes", func(l *lab) {
-		p := l.pool()
-		p.create(1)
-		v := p.open(1)
+		_, v := l.volume()
 		l.must(v.Suspend(0))
 		done := make(chan error)
 		go func() { done <- v.tryWrite(0, 1) }()
@@ -33,9 +31,7 @@ var suspensionStories = []story{
 		v.wantBlock(0, 1)
 	}},
 	{"is the same twice", func(l *lab) {
-		p := l.pool()
-		p.create(1)
-		v := p.open(1)
+		_, v := l.volume()
 		l.must(v.Suspend(dm.SkipLockFS))
 		l.must(v.Suspend(dm.SkipLockFS | dm.NoFlush))
 		l.must(v.Resume())
@@ -43,17 +39,13 @@ var suspensionStories = []story{
 		v.runs()
 	}},
 	{"ends when the work fails", func(l *lab) {
-		p := l.pool()
-		p.create(1)
-		v := p.open(1)
+		_, v := l.volume()
 		sad := errors.New("sad")
 		l.refused(v.WhileSuspended(0, func() error { return sad }), sad)
 		v.runs()
 	}},
 	{"ends when the work panics", func(l *lab) {
-		p := l.pool()
-		p.create(1)
-		v := p.open(1)
+		_, v := l.volume()
 		func() {
 			defer func() { _ = recover() }()
 			_ = v.WhileSuspended(0, func() error { panic("sad") })
@@ -106,9 +98,7 @@ var suspensionStories = []story{
 		p.open(1).runs()
 	}},
 	{"Swap finds the way back by itself", func(l *lab) {
-		p := l.pool()
-		p.create(1)
-		v := p.open(1)
+		p, v := l.volume()
 		if err := p.Swap(dm.Whole(dataSize/2, p.table), 0); err == nil {
 			l.Fatal("a pool shrank")
 		}
@@ -118,9 +108,7 @@ var suspensionStories = []story{
 		v.runs()
 	}},
 	{"Swap with a table that does not load changes nothing", func(l *lab) {
-		p := l.pool()
-		p.create(1)
-		v := p.open(1)
+		p, v := l.volume()
 		if err := v.Swap(p.thinTable(2), 0); err == nil {
 			l.Fatal("a missing thin was loaded")
 		}
@@ -128,9 +116,7 @@ var suspensionStories = []story{
 		v.runs()
 	}},
 	{"a suspended pool holds back its thins", func(l *lab) {
-		p := l.pool()
-		p.create(1)
-		v := p.open(1)
+		p, v := l.volume()
 		done := make(chan error)
 		l.must(p.WhileSuspended(0, func() error {
 			go func() { done <- v.tryWrite(0, 1) }()
