@@ -25,15 +25,14 @@ build/csi-dmthin: FORCE
 
 # The programs of the tests carry no version, so a clone that git distrusts is no
 # hindrance. The box must run without a libc.
-build/box: FORCE
-	@CGO_ENABLED=0 go build -buildvcs=false -o $@ ./test/box
+build/box build/demo build/bench: FORCE
+	@CGO_ENABLED=0 go build -buildvcs=false -o $@ ./test/$(@F)
 
 build/tally: FORCE
 	@go build -buildvcs=false -o $@ ./test/box/tally
 
 .PHONY: demo
-demo: setup build/box ## show on a real kernel what is here
-	@CGO_ENABLED=0 go build -buildvcs=false -o build/demo ./test/demo
+demo: setup build/box build/demo ## show on a real kernel what is here
 	@build/box build/demo
 
 .PHONY: test
@@ -58,7 +57,7 @@ test-kernel: build/box build/tally ## run the kernel tests in the box; PKG=./pkg
 	$(kernel_tests) -run '^TestKernel' $(if $(filter uml,$(BOX)),-skip '^TestKernelSMP') $(PKG)
 
 .PHONY: test-smp
-test-smp: BOX = smp
+test-smp: BOX := $(if $(filter uml,$(BOX)),smp,$(BOX))
 test-smp: PKG ?= $(call packages,TestKernelSMP)
 test-smp: build/box build/tally ## run the kernel tests that need several CPUs
 	$(kernel_tests) -run '^TestKernelSMP' $(PKG)
@@ -83,8 +82,7 @@ fuzz: ## run each fuzz test for FUZZTIME=30s
 	done
 
 .PHONY: bench
-bench: setup build/box ## measure, in the box
-	@CGO_ENABLED=0 go build -buildvcs=false -o build/bench ./test/bench
+bench: setup build/box build/bench ## measure, in the box
 	@build/box build/bench
 
 .PHONY: clean
