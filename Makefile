@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-export PATH := $(PATH):/usr/local/go/bin
+export PATH := /usr/local/go/bin:$(PATH)
 
 # The kernel that kernel tests run on: uml, smp (two CPUs) or host.
 export BOX ?= uml
@@ -43,13 +43,13 @@ test: setup ## run all tests: this is the one to run
 
 .PHONY: test-unit
 test-unit: ## run the tests that need no device-mapper, with the race detector
-	go test -race -skip '^TestKernel' ./...
+	go test -race -timeout 5m -skip '^TestKernel' ./...
 
 # Tests that need device-mapper are named TestKernel, and TestKernelSMP if they
 # need several CPUs too. They run without the race detector: its memory does not
 # fit into a user mode Linux.
 packages = $(sort $(dir $(shell grep -rl --include='*_test.go' '^func $(1)' ./cmd ./pkg)))
-kernel_tests = build/tally "kernel tests ($(BOX))" go test -json -count=1 -exec $(CURDIR)/build/box
+kernel_tests = build/tally "kernel tests ($(BOX))" go test -json -count=1 -timeout 8m -exec $(CURDIR)/build/box
 
 .PHONY: test-kernel
 test-kernel: PKG ?= $(call packages,TestKernel)
