@@ -60,7 +60,11 @@ func questions(r *rig) []operation {
 			do: func(int) error { _, err := dm.GetVersion(r.kernel); return err },
 		},
 		{
-			name: "list", dmsetup: command("ls"),
+			name: "list of targets", dmsetup: command("targets"),
+			do: func(int) error { _, err := dm.Targets(r.kernel); return err },
+		},
+		{
+			name: "list of devices", dmsetup: command("ls"),
 			do: func(int) error { _, err := dm.List(r.kernel, "", ""); return err },
 		},
 		{
@@ -99,6 +103,7 @@ func devices(r *rig) []operation {
 	makeDevice := func(i int) error { _, err := dm.Create(r.kernel, name(i), ""); return errors.Join(makeThin(i), err) }
 	load := func(i int) error { return errors.Join(makeDevice(i), device(i).Load(table(i))) }
 	activate := func(i int) error { return errors.Join(load(i), device(i).Resume()) }
+	suspend := func(i int) error { return errors.Join(activate(i), device(i).Suspend(0)) }
 	remove := func(i int) error { return device(i).Remove() }
 	deleteThin := func(i int) error { return r.pool.Delete(dm.DeviceID(i)) }
 	clean := func(i int) error { return errors.Join(remove(i), deleteThin(i)) }
@@ -114,6 +119,11 @@ func devices(r *rig) []operation {
 			dmsetup: func(i int) [][]string { return [][]string{{"load", name(i), "--table", line(i)}} },
 		},
 		{
+			name: "clear table", prepare: load, undo: clean,
+			do:      func(i int) error { return device(i).ClearInactive() },
+			dmsetup: func(i int) [][]string { return [][]string{{"clear", name(i)}} },
+		},
+		{
 			name: "resume with a new table", prepare: load, undo: clean,
 			do:      func(i int) error { return device(i).Resume() },
 			dmsetup: func(i int) [][]string { return [][]string{{"resume", name(i)}} },
@@ -122,6 +132,11 @@ func devices(r *rig) []operation {
 			name: "suspend", prepare: activate, undo: clean,
 			do:      func(i int) error { return device(i).Suspend(0) },
 			dmsetup: func(i int) [][]string { return [][]string{{"suspend", name(i)}} },
+		},
+		{
+			name: "resume", prepare: suspend, undo: clean,
+			do:      func(i int) error { return device(i).Resume() },
+			dmsetup: func(i int) [][]string { return [][]string{{"resume", name(i)}} },
 		},
 		{
 			name: "rename", prepare: activate, undo: func(i int) error {
