@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"syscall"
 )
 
@@ -19,7 +20,8 @@ const cageName = "box-cage"
 // pid 1 is immune to that signal.
 func startCaged(cmd *exec.Cmd) error {
 	runtime.LockOSThread() // Pdeathsig is about the thread, which must not end before us
-	cmd.Args = append([]string{cageName, cmd.Path}, cmd.Args[1:]...)
+	files := strconv.Itoa(3 + len(cmd.ExtraFiles))
+	cmd.Args = append([]string{cageName, files, cmd.Path}, cmd.Args[1:]...)
 	cmd.Path = "/proc/self/exe"
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWPID,
@@ -32,14 +34,15 @@ func startCaged(cmd *exec.Cmd) error {
 	return nil
 }
 
-// beCage runs a command that inherits every descriptor up to the guest's last
-// inlet, and ends with it.
-func beCage(args []string) {
-	files := make([]uintptr, 3+inlets)
+// beCage runs a command that inherits the first so many descriptors, and ends
+// with it.
+func beCage(count string, command []string) {
+	n, _ := strconv.Atoi(count)
+	files := make([]uintptr, n)
 	for fd := range files {
 		files[fd] = uintptr(fd)
 	}
-	pid, err := syscall.ForkExec(args[0], args, &syscall.ProcAttr{Env: os.Environ(), Files: files})
+	pid, err := syscall.ForkExec(command[0], command, &syscall.ProcAttr{Env: os.Environ(), Files: files})
 	if err != nil {
 		fmt.Println("box:", err)
 		os.Exit(boxFailed)

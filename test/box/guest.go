@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 )
 
 // A guest is a kernel that runs as a process of this machine. What its command
@@ -50,6 +51,17 @@ func (g *guest) writeJob(job *Job) (string, error) {
 func (g *guest) link(name, file string) (string, error) {
 	link := filepath.Join(g.dir, name)
 	return link, os.Symlink(file, link)
+}
+
+func (g *guest) linkDisks(disks Disks) (links []string, err error) {
+	for i, disk := range disks {
+		link, err := g.link("disk"+strconv.Itoa(i), disk.Name())
+		if err != nil {
+			return nil, err
+		}
+		links = append(links, link)
+	}
+	return links, nil
 }
 
 // run boots the kernel by cmd, to which the inlets are descriptors 3, 4 and 5,

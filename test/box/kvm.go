@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -33,7 +34,7 @@ func accelerator(ctx context.Context, q *qemuMachine) []string {
 	verdict := verdictFile()
 	usable, err := os.ReadFile(verdict)
 	if err != nil {
-		usable = fmt.Append(nil, q.bootsByKVM(ctx))
+		usable = fmt.Append(nil, q.boots(ctx, byKVM))
 		if ctx.Err() == nil {
 			_ = os.WriteFile(verdict, usable, 0o644) // if that fails, the next box tries again
 		}
@@ -50,31 +51,25 @@ func verdictFile() string {
 	return filepath.Join("/run", "box-kvm-"+strings.TrimSpace(string(id)))
 }
 
-// bootsByKVM tells whether our pid 1 comes to life under KVM.
-func (q *qemuMachine) bootsByKVM(ctx context.Context) bool {
-	dir, err := os.MkdirTemp("", "box-kvm-")
+// boots tells whether our pid 1 comes to life that way.
+func (q *qemuMachine) boots(ctx context.Context, way []string) bool {
+	dir, err := os.MkdirTemp("/var/tmp", "box-")
 	if err != nil {
 		return false
 	}
 	defer os.RemoveAll(dir)
-	initramfs := filepath.Join(dir, "initramfs")
+	initramfs, console := filepath.Join(dir, "initramfs"), filepath.Join(dir, "console")
 	if err := q.writeInitramfs(initramfs, &Job{}); err != nil {
 		return false
 	}
-	console, err := os.Create(filepath.Join(dir, "console"))
-	if err != nil {
-		return false
-	}
-	defer console.Close()
-
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	cmd := exec.Command(q.qemu, append(q.args(initramfs, byKVM), "-m", "512M", "-smp", "2", "-serial", "file:"+console.Name())...)
+	cmd := exec.Command(q.qemu, slices.Concat(q.args(initramfs, console), way, []string{"-m", "512M", "-smp", "2"})...)
 	if err := startCaged(cmd); err != nil {
 		return false
 	}
 	defer context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })()
-	_ = cmd.Wait()
-	said, _ := os.ReadFile(console.Name())
+	_ = cmd.Wait() // for its end, not for its status
+	said, _ := os.ReadFile(console)
 	return bytes.Contains(said, []byte(alive))
 }

@@ -38,7 +38,7 @@ func main() {
 	case job != "" && os.Getpid() == 1:
 		beInit(job)
 	case os.Args[0] == cageName:
-		beCage(os.Args[1:])
+		beCage(os.Args[1], os.Args[2:])
 	}
 	os.Exit(run(os.Args[1:]))
 }

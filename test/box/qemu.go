@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 )
 
@@ -28,39 +29,52 @@ func (smp) Run(ctx context.Context, c *Config, job *Job, disks Disks) (int, erro
 		return 0, err
 	}
 	defer g.close()
-
-	job.Root = Mount{Type: "9p", Source: "root", Data: "trans=virtio,version=9p2000.L,msize=512000,cache=loose"}
-	if c.Out != "" {
-		job.Shares = []Mount{{Path: c.Out, Type: "9p", Source: "out", Data: "trans=virtio,version=9p2000.L,msize=512000,cache=mmap"}}
+	fitSMP(job, c, disks)
+	devices, err := deviceArgs(g, c, disks)
+	if err != nil {
+		return 0, err
 	}
-	job.Modules, job.EarlyModules = stockModules, smpModules
-	job.Stdout, job.Stderr, job.LastLine = "/dev/vport0p1", "/dev/vport0p2", "/dev/vport0p3"
-	job.withDisks(disks.names("/dev/vd"))
-
 	initramfs := filepath.Join(g.dir, "initramfs")
 	if err := q.writeInitramfs(initramfs, job); err != nil {
 		return 0, err
 	}
-	cmd := exec.Command(q.qemu, q.args(initramfs, accelerator(ctx, q))...)
-	cmd.Args = append(cmd.Args, "-m", c.Memory, "-smp", strconv.Itoa(c.CPUs), "-serial", "file:"+g.console.path())
-	cmd.Args = append(cmd.Args, inletArgs()...)
-	cmd.Args = append(cmd.Args, shareArgs("root", "/", ",readonly=on")...)
+	args := slices.Concat(q.args(initramfs, g.console.path()), accelerator(ctx, q), devices)
+	return g.run(ctx, exec.Command(q.qemu, append(args, "-m", c.Memory, "-smp", strconv.Itoa(c.CPUs))...))
+}
+
+// fitSMP tells the job the names that things have in QEMU.
+func fitSMP(job *Job, c *Config, disks Disks) {
+	// Nobody changes this machine's files in earnest while a test runs.
+	job.Root = share("/", "root", "cache=loose")
+	if c.Out != "" {
+		job.Shares = []Mount{share(c.Out, "out", "cache=mmap")}
+	}
+	job.Modules, job.EarlyModules = stockModules, smpModules
+	job.Stdout, job.Stderr, job.LastLine = "/dev/vport0p1", "/dev/vport0p2", "/dev/vport0p3"
+	job.withDisks(disks.names("/dev/vd"))
+}
+
+// share shows a folder of this machine that shareArgs gave a tag.
+func share(path, tag, cache string) Mount {
+	return Mount{Path: path, Type: "9p", Source: tag, Data: "trans=virtio,version=9p2000.L,msize=512000," + cache}
+}
+
+// deviceArgs are the devices through which the guest sees this machine. The
+// inlets come first: see there.
+func deviceArgs(g *guest, c *Config, disks Disks) ([]string, error) {
+	args := append(inletArgs(), shareArgs("root", "/", ",readonly=on")...)
 	if c.Out != "" {
 		out, err := g.link("out", c.Out)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
-		cmd.Args = append(cmd.Args, shareArgs("out", out, "")...)
+		args = append(args, shareArgs("out", out, "")...)
 	}
-	for i, disk := range disks {
-		name := "disk" + strconv.Itoa(i)
-		link, err := g.link(name, disk.Name())
-		if err != nil {
-			return 0, err
-		}
-		cmd.Args = append(cmd.Args, diskArgs(name, link)...)
+	links, err := g.linkDisks(disks)
+	for _, link := range links {
+		args = append(args, diskArgs(filepath.Base(link), link)...)
 	}
-	return g.run(ctx, cmd)
+	return args, err
 }
 
 // shareArgs show the guest a folder of this machine under a tag.
@@ -110,12 +124,12 @@ func findQEMU() (*qemuMachine, error) {
 }
 
 // args are those of a bare machine that leaves as soon as its kernel does.
-func (q *qemuMachine) args(initramfs string, accelerator []string) []string {
-	return append([]string{
+func (q *qemuMachine) args(initramfs, console string) []string {
+	return []string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-kernel", q.kernel, "-initrd", initramfs,
+		"-kernel", q.kernel, "-initrd", initramfs, "-serial", "file:" + console,
 		"-append", "console=ttyS0 quiet panic=-1 " + jobVariable + "=/job.json",
-	}, accelerator...)
+	}
 }
 
 // writeInitramfs writes a root file system that has this program as /init, the

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strconv"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,39 +31,52 @@ func (uml) Run(ctx context.Context, c *Config, job *Job, disks Disks) (int, erro
 	if err != nil {
 		return 0, fmt.Errorf(missing, "user-mode-linux")
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return 0, err
-	}
 	g, err := newGuest(c)
 	if err != nil {
 		return 0, err
 	}
 	defer g.close()
+	fitUML(job, c, disks)
+	args, err := bootArgs(g, job)
+	if err != nil {
+		return 0, err
+	}
+	links, err := g.linkDisks(disks)
+	if err != nil {
+		return 0, err
+	}
+	for i, link := range links {
+		args = append(args, fmt.Sprintf("ubd%dd=%s", i, link)) // d: its first bytes mean nothing
+	}
+	cmd := exec.Command(linux, append(slices.Concat(umlArgs, args), "mem="+c.Memory)...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + memoryFolder(c, g)}
+	return g.run(ctx, cmd)
+}
 
-	job.Root = Mount{Type: "hostfs", Source: "none", Data: "/"}
+// fitUML tells the job the names that things have in user mode Linux.
+func fitUML(job *Job, c *Config, disks Disks) {
+	job.Root = hostfs("/")
 	if c.Out != "" {
-		job.Shares = []Mount{{Path: c.Out, Type: "hostfs", Source: "none", Data: c.Out}}
+		job.Shares = []Mount{hostfs(c.Out)}
 	}
 	job.Modules, job.EarlyModules = umlModules, []string{"overlay"}
 	job.Stdout, job.Stderr, job.LastLine = "/dev/tty1", "/dev/tty2", "/dev/tty3"
 	job.withDisks(disks.names("/dev/ubd"))
-	jobFile, err := g.writeJob(job)
-	if err != nil {
-		return 0, err
-	}
+}
 
-	cmd := exec.Command(linux, umlArgs...)
-	cmd.Args = append(cmd.Args, "mem="+c.Memory, "uml_dir="+g.dir, "init="+self, jobVariable+"="+jobFile)
-	for i, disk := range disks {
-		link, err := g.link("disk"+strconv.Itoa(i), disk.Name())
-		if err != nil {
-			return 0, err
-		}
-		cmd.Args = append(cmd.Args, fmt.Sprintf("ubd%dd=%s", i, link))
+// hostfs shows a folder of this machine.
+func hostfs(path string) Mount {
+	return Mount{Path: path, Type: "hostfs", Source: "none", Data: path}
+}
+
+// bootArgs lead the kernel to pid 1, and pid 1 to its job.
+func bootArgs(g *guest, job *Job) ([]string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
 	}
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + memoryFolder(c, g)}
-	return g.run(ctx, cmd)
+	jobFile, err := g.writeJob(job)
+	return []string{"uml_dir=" + g.dir, "init=" + self, jobVariable + "=" + jobFile}, err
 }
 
 // memoryFolder returns where the guest's memory, which is a file, is to live:
