@@ -7,7 +7,9 @@ import "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
 // none that it shares, and twice the pool's whole space maps, which are a block
 // for each 16320 blocks of data.
 //
-// The device should be inactive, or nothing may be counted on.
+// The pool may be busy, and so may devices that share with this one, but this one
+// must be inactive, as it is before its deletion: blocks are counted first, and
+// then its tree is read, which must not become another in between.
 func (m *Metadata) Exclusive(id devmapper.DeviceID) ([]Range, error) {
 	var c counts
 	prepare := func(now *moment) (err error) {

@@ -19,6 +19,7 @@ type model struct {
 	dataTotal uint64
 	nextData  uint64
 	devices   map[devmapper.DeviceID]*modelDevice
+	numbers   map[*modelNode]uint64 // where nodes lie, for good
 }
 
 type modelDevice struct {
@@ -41,6 +42,7 @@ func newModel(seed uint64) *model {
 		most:      3 + random.IntN(6),
 		dataTotal: 40_000,
 		devices:   map[devmapper.DeviceID]*modelDevice{},
+		numbers:   map[*modelNode]uint64{},
 	}
 }
 
@@ -201,19 +203,35 @@ type image struct {
 	blocks [][]byte
 	counts map[uint64]int // of references to metadata blocks
 	data   map[uint64]int // of references to data blocks
-	nodes  map[*modelNode]uint64
 }
 
-// image writes the pool's metadata.
+// number gives the nodes of a tree their places.
+func (m *model) number(n *modelNode) {
+	if _, ok := m.numbers[n]; !ok {
+		m.numbers[n] = uint64(len(m.numbers)) + 1
+	}
+	for _, kid := range n.kids {
+		m.number(kid)
+	}
+}
+
+// image writes the pool's metadata: the superblock, the nodes of all trees of
+// mappings that there ever were, and then what has a new place each time.
 func (m *model) image() *image {
-	im := &image{blocks: [][]byte{nil}, counts: map[uint64]int{0: 1}, data: map[uint64]int{}, nodes: map[*modelNode]uint64{}}
+	im := &image{counts: map[uint64]int{0: 1}, data: map[uint64]int{}}
+	for _, d := range m.devices {
+		m.number(d.tree)
+	}
+	for range len(m.numbers) + 1 {
+		im.blocks = append(im.blocks, make([]byte, blockSize))
+	}
 	var roots, details []entry
 	for _, id := range m.ids() {
 		d := m.devices[id]
-		roots = append(roots, entry{uint64(id), le.AppendUint64(nil, im.tree(d.tree, m.most))})
+		roots = append(roots, entry{uint64(id), m.writeTree(im, d.tree)})
 		details = append(details, entry{uint64(id), encodeDetails(d.details)})
 	}
-	sb := make([]byte, blockSize)
+	sb := im.blocks[0]
 	le.PutUint64(sb[offMagic:], magic)
 	le.PutUint32(sb[offVersion:], version)
 	le.PutUint32(sb[offTime:], m.time)
@@ -223,7 +241,6 @@ func (m *model) image() *image {
 	le.PutUint64(sb[offDetails:], im.list(details, 24))
 	im.dataMap(sb[offDataMap:], m.dataTotal)
 	im.metadataMap(sb[offMetadataMap:])
-	im.blocks[0] = sb
 	im.seal(0, superblockKind)
 	return im
 }
@@ -252,9 +269,15 @@ type entry struct {
 	value []byte
 }
 
-// node writes a node with room for most entries.
+// node adds a node with room for most entries.
 func (im *image) node(flags uint32, entries []entry, most, valueSize int) uint64 {
-	b := make([]byte, blockSize)
+	n := im.add(make([]byte, blockSize))
+	im.nodeAt(n, flags, entries, most, valueSize)
+	return n
+}
+
+func (im *image) nodeAt(n uint64, flags uint32, entries []entry, most, valueSize int) {
+	b := im.blocks[n]
 	le.PutUint32(b[offFlags:], flags)
 	le.PutUint32(b[offEntries:], uint32(len(entries)))
 	le.PutUint32(b[offMaxEntries:], uint32(most))
@@ -263,16 +286,15 @@ func (im *image) node(flags uint32, entries []entry, most, valueSize int) uint64
 		le.PutUint64(b[offKeys+i*keySize:], e.key)
 		copy(b[offKeys+most*keySize+i*valueSize:], e.value)
 	}
-	n := im.add(b)
 	im.seal(n, nodeKind)
-	return n
 }
 
-// tree writes a tree of mappings, and a node that it shares with others once.
-func (im *image) tree(n *modelNode, most int) uint64 {
-	if at, ok := im.nodes[n]; ok {
-		im.counts[at]++
-		return at
+// writeTree writes a tree of mappings, a node that others have too only once.
+func (m *model) writeTree(im *image, n *modelNode) (root []byte) {
+	at := m.numbers[n]
+	root = le.AppendUint64(nil, at)
+	if im.counts[at]++; im.counts[at] > 1 {
+		return root
 	}
 	flags := uint32(leafNode)
 	var entries []entry
@@ -282,10 +304,10 @@ func (im *image) tree(n *modelNode, most int) uint64 {
 	}
 	for i, kid := range n.kids {
 		flags = internalNode
-		entries = append(entries, entry{n.keys[i], le.AppendUint64(nil, im.tree(kid, most))})
+		entries = append(entries, entry{n.keys[i], m.writeTree(im, kid)})
 	}
-	im.nodes[n] = im.node(flags, entries, most, 8)
-	return im.nodes[n]
+	im.nodeAt(at, flags, entries, m.most, 8)
+	return root
 }
 
 // list writes a tree of full nodes.
@@ -310,14 +332,16 @@ func (im *image) list(entries []entry, valueSize int) uint64 {
 
 // bitmaps writes counts of references and calls each with every bitmap.
 func (im *image) bitmaps(total uint64, counts map[uint64]int, each func(i, bitmap uint64)) {
+	first := uint64(len(im.blocks))
 	for i := range bitmapsFor(total) {
-		b := make([]byte, blockSize)
-		for j := range perBitmap {
-			count := min(counts[i*perBitmap+j], 3)
-			b[bitmapHeader+j/4] |= byte(count>>1|count&1<<1) << (j % 4 * 2)
-		}
-		each(i, im.add(b))
-		im.seal(uint64(len(im.blocks)-1), bitmapKind)
+		each(i, im.add(make([]byte, blockSize)))
+	}
+	for block, count := range counts {
+		count, i := min(count, 3), block%perBitmap
+		im.blocks[first+block/perBitmap][bitmapHeader+i/4] |= byte(count>>1|count&1<<1) << (i % 4 * 2)
+	}
+	for i := range bitmapsFor(total) {
+		im.seal(first+i, bitmapKind)
 	}
 }
 

@@ -1,6 +1,7 @@
 package thinmeta
 
 import (
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"reflect"
@@ -41,8 +42,14 @@ func (m *model) stretch(id devmapper.DeviceID, do func(devmapper.DeviceID, uint6
 	}
 }
 
-// wantRanges, wantMappings, wantDelta and wantExclusive are the answers by the
-// plainest means.
+// The functions called want give answers by the plainest means.
+
+func (m *model) wantDevices() (devices []Device) {
+	for _, id := range m.ids() {
+		devices = append(devices, m.devices[id].details)
+	}
+	return devices
+}
 
 func wantRanges(blocks map[uint64]uint64) (ranges []Range) {
 	for _, block := range slices.Sorted(maps.Keys(blocks)) {
@@ -104,22 +111,27 @@ func equal[T any](t *testing.T, what string, want T) func(have T, err error) {
 }
 
 func TestRandomPools(t *testing.T) {
-	first := rand.Uint64()
-	for seed := first; seed < first+40; seed++ {
+	seeds(t, 40, func(t *testing.T, seed uint64) {
 		m := newModel(seed)
 		m.live(m.IntN(300))
-		t.Logf("seed %d: %d devices, %d entries a node", seed, len(m.devices), m.most)
 		m.compare(t, openImage(m.image().bytes()))
+	})
+}
+
+// seeds runs a test with seeds that nobody has tried yet, and names them if it
+// fails.
+func seeds(t *testing.T, count uint64, test func(t *testing.T, seed uint64)) {
+	first := rand.Uint64()
+	for seed := first; seed != first+count; seed++ {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { test(t, seed) })
 	}
 }
 
 // compare asks all questions.
 func (m *model) compare(t *testing.T, have *Metadata) {
 	defer have.Close()
-	var devices []Device
 	for _, id := range m.ids() {
 		d := m.devices[id]
-		devices = append(devices, d.details)
 		equal(t, "device", d.details)(have.Device(id))
 		equal(t, "ranges", wantRanges(d.blocks))(have.Ranges(id))
 		equal(t, "mappings", wantMappings(d.blocks))(have.Mappings(id))
@@ -129,7 +141,7 @@ func (m *model) compare(t *testing.T, have *Metadata) {
 			equal(t, "delta", wantDelta(d.blocks, m.devices[to].blocks))(have.Delta(id, to))
 		}
 	}
-	equal(t, "devices", devices)(have.Devices())
+	equal(t, "devices", m.wantDevices())(have.Devices())
 }
 
 func wantExtent(blocks map[uint64]uint64) (end Blocks) {

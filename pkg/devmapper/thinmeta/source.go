@@ -60,7 +60,7 @@ func (s *source) read(n uint64, count int) ([]byte, error) {
 	if got == len(b) {
 		return bytes.Clone(b), nil
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = corrupt(n, "lies beyond the end of the device")
 	}
 	return nil, err
