@@ -7,10 +7,12 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
+	"github.com/csi-dmthin/csi-dmthin/pkg/devmapper/loop"
 )
 
 // host is this machine's own kernel, if it has thin pools. Nothing is shielded:
@@ -56,67 +58,42 @@ func exitStatus(cmd *exec.Cmd, err error) (int, error) {
 	return end.ExitStatus(), nil
 }
 
-// hostHasThinPools asks for the module first, whose lack is no proof: the
-// target may be built in.
+// hostHasThinPools has the kernel load what it needs. It does not load
+// device-mapper itself where /dev has no node for it, so modprobe comes first; its
+// failure is no proof, for the target may be built in.
 func hostHasThinPools(ctx context.Context) error {
 	_ = exec.CommandContext(ctx, "modprobe", "dm-thin-pool").Run()
-	targets, err := exec.CommandContext(ctx, "dmsetup", "targets").Output()
-	if err != nil || !strings.Contains(string(targets), "thin-pool") {
+	kernel, err := dm.Open()
+	if err == nil {
+		_, err = dm.GetTarget(kernel, dm.ThinPool{}.TargetType())
+		err = errors.Join(err, kernel.Close())
+	}
+	if err != nil {
 		release, _ := kernelRelease()
-		return fmt.Errorf("this machine's kernel %s has no device-mapper thin pools: take -kernel uml or smp", release)
+		return fmt.Errorf("this machine's kernel %s has no device-mapper thin pools: take -kernel uml or smp: %w", release, err)
 	}
 	return nil
 }
 
 // loops are the loop devices of a box's disks.
-type loops []*os.File
+type loops []*loop.Device
 
 func attachLoops(disks Disks) (l loops, err error) {
 	for _, disk := range disks {
-		device, err := attachLoop(disk)
+		device, err := loop.Attach(disk.Name(), loop.Options{})
 		if err != nil {
-			return l, fmt.Errorf("attach %s to a loop device: %w", disk.Name(), err)
+			return l, err
 		}
 		l = append(l, device)
 	}
 	return l, nil
 }
 
-// attachLoop takes the first free loop device, and the next one if another
-// program is faster.
-func attachLoop(disk *os.File) (*os.File, error) {
-	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer control.Close()
-	for {
-		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
-		if err != nil {
-			return nil, err
-		}
-		device, err := os.OpenFile(fmt.Sprintf("/dev/loop%d", n), os.O_RDWR, 0)
-		if err != nil {
-			return nil, err
-		}
-		config := unix.LoopConfig{Fd: uint32(disk.Fd())}
-		err = unix.IoctlLoopConfigure(int(device.Fd()), &config)
-		if err == nil {
-			return device, nil
-		}
-		device.Close()
-		if !errors.Is(err, unix.EBUSY) {
-			return nil, err
-		}
-	}
-}
-
 // detach gives the devices back; one that is still in use goes when it no
 // longer is.
 func (l loops) detach() {
 	for _, device := range l {
-		_ = unix.IoctlSetInt(int(device.Fd()), unix.LOOP_CLR_FD, 0)
-		device.Close()
+		_ = errors.Join(device.Detach(), device.Close())
 	}
 }
 
