@@ -47,6 +47,10 @@ func (k kind) check(n uint64, b []byte) error {
 	return nil
 }
 
+// A link leads from a block to another one. Where it leads nowhere, the block that
+// has it is to blame.
+type link struct{ from, to uint64 }
+
 // checksum is the kernel's crc32c of all that follows the checksum field. The
 // kernel leaves out the inversion that Go ends with
 // (persistent-data/dm-block-manager.c: dm_bm_checksum).

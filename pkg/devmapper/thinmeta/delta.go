@@ -53,7 +53,7 @@ type comparison struct {
 func (c *comparison) step() error {
 	a, b := nextOrEnd(c.from), nextOrEnd(c.to)
 	switch {
-	case !a.entry && !b.entry && a.block == b.block:
+	case !a.entry && !b.entry && a.root.to == b.root.to:
 		// One node in both trees: whatever lies below it is equal, and unread.
 		c.from.pop()
 		c.to.pop()

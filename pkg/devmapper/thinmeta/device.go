@@ -43,13 +43,13 @@ func (now *moment) devices() (devices []Device, err error) {
 	mapped := 0
 	err = now.rootTree().each(now.super.mappings, func(id, _ uint64) error {
 		if mapped == len(devices) || uint64(devices[mapped].ID) != id {
-			return corrupt(now.super.mappings, "device %d has mappings and no details, or an earlier one the reverse", id)
+			return corrupt(now.super.mappings.to, "device %d has mappings and no details, or an earlier one the reverse", id)
 		}
 		mapped++
 		return nil
 	})
 	if err == nil && mapped < len(devices) {
-		err = corrupt(now.super.details, "device %d has details and no mappings", devices[mapped].ID)
+		err = corrupt(now.super.details.to, "device %d has details and no mappings", devices[mapped].ID)
 	}
 	return devices, err
 }
@@ -57,7 +57,7 @@ func (now *moment) devices() (devices []Device, err error) {
 // A rooted device has the tree of its mappings.
 type rooted struct {
 	Device
-	root uint64
+	root link
 	path []uint64 // the nodes that lead to the root
 }
 
@@ -65,7 +65,7 @@ type rooted struct {
 // snapshot taken of it in between does no harm.
 func (d rooted) sameTree(later rooted) bool {
 	d.Snapshotted = later.Snapshotted
-	return d.Device == later.Device && d.root == later.root
+	return d.Device == later.Device && d.root.to == later.root.to
 }
 
 func (now *moment) device(id devmapper.DeviceID) (rooted, error) {
@@ -79,13 +79,13 @@ func (now *moment) device(id devmapper.DeviceID) (rooted, error) {
 	}
 	hasRoot = hasRoot && p.lo == uint64(id)
 	if found != hasRoot {
-		return rooted{}, corrupt(now.super.mappings, "device %d is in one of two trees", id)
+		return rooted{}, corrupt(now.super.mappings.to, "device %d is in one of two trees", id)
 	}
 	if !found {
 		return rooted{}, fmt.Errorf("%w: %d", ErrNoSuchDevice, id)
 	}
 	details.ID = id
-	return rooted{details, p.value, path}, nil
+	return rooted{details, link{p.root.to, p.value}, path}, nil
 }
 
 const maxID = uint64(devmapper.MaxDeviceID)
@@ -102,7 +102,5 @@ func (now *moment) detailsTree() tree[Device] {
 }
 
 func (now *moment) rootTree() tree[uint64] {
-	return tree[uint64]{visit: &now.visit, valueSize: 8, limit: maxID + 1, decode: func(b []byte) (uint64, error) {
-		return le.Uint64(b), nil
-	}}
+	return tree[uint64]{visit: &now.visit, valueSize: 8, limit: maxID + 1, decode: decodeBlock}
 }

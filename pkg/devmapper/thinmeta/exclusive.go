@@ -38,7 +38,7 @@ func (t *trees) exclusive(d rooted, counts counts) (ranges []Range, err error) {
 				ranges = appendBlock(ranges, p.lo)
 			}
 			c.pop()
-		case counts.metadata.single(p.block):
+		case counts.metadata.single(p.root.to):
 			if err := c.expand(); err != nil {
 				return nil, err
 			}

@@ -219,8 +219,8 @@ func (m *model) number(n *modelNode) {
 // mappings that there ever were, and then what has a new place each time.
 func (m *model) image() *image {
 	im := &image{counts: map[uint64]int{0: 1}, data: map[uint64]int{}}
-	for _, d := range m.devices {
-		m.number(d.tree)
+	for _, id := range m.ids() {
+		m.number(m.devices[id].tree)
 	}
 	for range len(m.numbers) + 1 {
 		im.blocks = append(im.blocks, make([]byte, blockSize))

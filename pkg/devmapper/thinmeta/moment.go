@@ -23,17 +23,17 @@ type sighting struct {
 	sum   uint32 // of the content
 }
 
-// block returns block n, which must be of kind k.
-func (v *visit) block(n uint64, k kind) ([]byte, error) {
-	if n == 0 || n >= v.blocks {
-		return nil, corrupt(n, "%s is expected there, outside blocks 1 to %d", k.name, v.blocks)
+// block returns the block that l leads to, which must be of kind k.
+func (v *visit) block(l link, k kind) ([]byte, error) {
+	if l.to == 0 || l.to >= v.blocks {
+		return nil, corrupt(l.from, "leads to a %s in block %d of %d", k.name, l.to, v.blocks)
 	}
-	b, err := v.source.read(n, 1)
+	b, err := v.source.read(l.to, 1)
 	if err != nil {
 		return nil, err
 	}
-	v.seen = append(v.seen, sighting{n, checksum(b)})
-	return b, k.check(n, b)
+	v.seen = append(v.seen, sighting{l.to, checksum(b)})
+	return b, k.check(l.to, b)
 }
 
 // unchanged reads again what was read, in long runs since the order does not

@@ -81,7 +81,7 @@ func (m *Metadata) Extent(id devmapper.DeviceID) (Blocks, error) {
 		case err != nil:
 			return 0, err
 		case found != (d.Mapped > 0):
-			return 0, corrupt(d.root, "device %d has mappings or none, by its details %d", d.ID, d.Mapped)
+			return 0, corrupt(d.root.to, "device %d has mappings or none, by its details %d", d.ID, d.Mapped)
 		case !found:
 			return 0, nil
 		}

@@ -1,10 +1,6 @@
 package thinmeta
 
-import (
-	"errors"
-
-	"github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
-)
+import "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
 
 // A spaceMap tells how often blocks are referred to, up to three: two bits for
 // each block (persistent-data/dm-space-map-common.h).
@@ -40,7 +36,7 @@ func (now *moment) metadataSpaceMap() (s spaceMap, err error) {
 	}
 	s.total = now.super.Metadata.Total
 	for i := range bitmapsFor(s.total) {
-		if err := s.add(&now.visit, le.Uint64(index[bitmapHeader+i*entrySize:])); err != nil {
+		if err := s.add(&now.visit, link{now.super.metadataMap.to, le.Uint64(index[bitmapHeader+i*entrySize:])}); err != nil {
 			return s, err
 		}
 	}
@@ -51,30 +47,27 @@ func (now *moment) metadataSpaceMap() (s spaceMap, err error) {
 func (now *moment) dataSpaceMap() (s spaceMap, err error) {
 	s.total = now.super.Data.Total
 	want := bitmapsFor(s.total)
-	index := tree[uint64]{visit: &now.visit, valueSize: entrySize, limit: want, decode: func(b []byte) (uint64, error) {
-		return le.Uint64(b), nil
-	}}
-	err = index.each(now.super.dataMap, func(i, bitmap uint64) error {
+	root := now.super.dataMap
+	err = now.indexTree(want).each(root, func(i, bitmap uint64) error {
 		if i != uint64(len(s.bitmaps)) {
-			return errMissingBitmap
+			return nil // one is missing, and so the last will be
 		}
-		return s.add(&now.visit, bitmap)
+		return s.add(&now.visit, link{root.to, bitmap})
 	})
-	if err == nil && uint64(len(s.bitmaps)) < want {
-		err = errMissingBitmap
-	}
-	if errors.Is(err, errMissingBitmap) {
-		err = corrupt(now.super.dataMap, "no bitmap for data blocks from %d on", uint64(len(s.bitmaps))*perBitmap)
+	if have := uint64(len(s.bitmaps)); err == nil && have < want {
+		err = corrupt(root.to, "no bitmap for data blocks from %d on", have*perBitmap)
 	}
 	return s, err
 }
 
-var errMissingBitmap = errors.New("missing bitmap")
+func (now *moment) indexTree(bitmaps uint64) tree[uint64] {
+	return tree[uint64]{visit: &now.visit, valueSize: entrySize, limit: bitmaps, decode: decodeBlock}
+}
 
 func bitmapsFor(blocks uint64) uint64 { return (blocks + perBitmap - 1) / perBitmap }
 
-func (s *spaceMap) add(v *visit, block uint64) error {
-	b, err := v.block(block, bitmapKind)
+func (s *spaceMap) add(v *visit, bitmap link) error {
+	b, err := v.block(bitmap, bitmapKind)
 	if err == nil {
 		s.bitmaps = append(s.bitmaps, b)
 	}

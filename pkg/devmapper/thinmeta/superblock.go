@@ -31,10 +31,10 @@ func (m *Metadata) Superblock() (Superblock, error) {
 // A superblock is a Superblock with the roots of the trees.
 type superblock struct {
 	Superblock
-	mappings    uint64 // tree of device ids, of the roots of trees of mappings
-	details     uint64 // tree of device ids, of details
-	dataMap     uint64 // tree of bitmaps
-	metadataMap uint64 // index of bitmaps, a single block
+	mappings    link // to a tree of device ids, of the roots of trees of mappings
+	details     link // to a tree of device ids, of details
+	dataMap     link // to a tree of bitmaps
+	metadataMap link // to an index of bitmaps, a single block
 }
 
 // Offsets in the superblock. The kernel leaves its uuid field zero.
@@ -80,7 +80,7 @@ func parseSuperblock(n uint64, b []byte) (superblock, error) {
 	if have := le.Uint32(b[offIncompat:]); have != 0 {
 		return superblock{}, fmt.Errorf("%w: incompatible features %#x", ErrUnsupported, have)
 	}
-	s := decodeSuperblock(b)
+	s := decodeSuperblock(n, b)
 	return s, s.check(n, b)
 }
 
@@ -93,7 +93,7 @@ func allZero(b []byte) bool {
 	return true
 }
 
-func decodeSuperblock(b []byte) superblock {
+func decodeSuperblock(n uint64, b []byte) superblock {
 	return superblock{
 		Superblock: Superblock{
 			TransactionID: le.Uint64(b[offTransaction:]),
@@ -104,10 +104,10 @@ func decodeSuperblock(b []byte) superblock {
 			Data:          spaceMapUsage(b[offDataMap:]),
 			Metadata:      spaceMapUsage(b[offMetadataMap:]),
 		},
-		mappings:    le.Uint64(b[offMappings:]),
-		details:     le.Uint64(b[offDetails:]),
-		dataMap:     spaceMapRoot(b[offDataMap:]),
-		metadataMap: spaceMapRoot(b[offMetadataMap:]),
+		mappings:    link{n, le.Uint64(b[offMappings:])},
+		details:     link{n, le.Uint64(b[offDetails:])},
+		dataMap:     link{n, spaceMapRoot(b[offDataMap:])},
+		metadataMap: link{n, spaceMapRoot(b[offMetadataMap:])},
 	}
 }
 

@@ -8,51 +8,55 @@ type tree[V any] struct {
 	decode    func([]byte) (V, error)
 }
 
+// decodeBlock reads the value of trees that lead to blocks.
+func decodeBlock(b []byte) (uint64, error) { return le.Uint64(b), nil }
+
 // maxDepth bounds the way down, as a damaged tree may lead in a circle. A tree of
 // 2^40 entries is 8 nodes deep.
 const maxDepth = 16
 
 // A part of a tree is a subtree that was not read yet, or a single entry.
 type part[V any] struct {
-	span         // in which its keys lie; of an entry, the key and the next
-	block uint64 // the subtree's root; of an entry, the leaf
-	depth int    // how many nodes lead to it, itself included
+	span       // in which its keys lie; of an entry, the key and the next
+	root  link // to the subtree's root; of an entry, to the leaf
+	depth int  // how many nodes lead to it, itself included
 	entry bool
 	value V
 }
 
-// whole returns the part that is all of the tree whose root is in a block.
-func (t tree[V]) whole(root uint64) part[V] {
-	return part[V]{span: span{0, t.limit}, block: root, depth: 1}
+// whole returns the part that is all of the tree with that root.
+func (t tree[V]) whole(root link) part[V] {
+	return part[V]{span: span{0, t.limit}, root: root, depth: 1}
 }
 
 // read reads the root of a subtree.
 func (t tree[V]) read(p part[V]) (node, error) {
+	block := p.root.to
 	if p.depth > maxDepth {
-		return node{}, corrupt(p.block, "tree is more than %d nodes deep", maxDepth)
+		return node{}, corrupt(block, "tree is more than %d nodes deep", maxDepth)
 	}
-	b, err := t.block(p.block, nodeKind)
+	b, err := t.block(p.root, nodeKind)
 	if err != nil {
 		return node{}, err
 	}
-	n, err := parseNode(p.block, b, t.valueSize)
+	n, err := parseNode(block, b, t.valueSize)
 	if err != nil {
 		return node{}, err
 	}
 	if n.entries == 0 && !(n.leaf && p.depth == 1) {
-		return node{}, corrupt(p.block, "node is empty, and not its whole tree")
+		return node{}, corrupt(block, "node is empty, and not its whole tree")
 	}
-	return n, n.checkKeys(p.block, p.span)
+	return n, n.checkKeys(block, p.span)
 }
 
 // part returns the i-th part of p, whose root is n.
 func (t tree[V]) part(p part[V], n *node, i int) (part[V], error) {
-	sub := part[V]{span: span{n.key(i), p.hi}, block: p.block, depth: p.depth, entry: n.leaf}
+	sub := part[V]{span: span{n.key(i), p.hi}, root: p.root, depth: p.depth, entry: n.leaf}
 	if n.leaf {
 		sub.hi = sub.lo + 1
 		value, err := t.decode(n.value(i))
 		if err != nil {
-			return sub, corrupt(p.block, "entry %d: %v", sub.lo, err)
+			return sub, corrupt(p.root.to, "entry %d: %v", sub.lo, err)
 		}
 		sub.value = value
 		return sub, nil
@@ -60,21 +64,21 @@ func (t tree[V]) part(p part[V], n *node, i int) (part[V], error) {
 	if i+1 < n.entries {
 		sub.hi = n.key(i + 1)
 	}
-	sub.block, sub.depth = n.child(i), p.depth+1
+	sub.root, sub.depth = link{p.root.to, n.child(i)}, p.depth+1
 	return sub, nil
 }
 
 // floor finds the entry with the highest key that is not above key, and the
 // nodes that lead to it. Where a subtree begins above key, there is none even if
 // the one before it has entries; nobody asks for those.
-func (t tree[V]) floor(root, key uint64) (p part[V], path []uint64, found bool, err error) {
+func (t tree[V]) floor(root link, key uint64) (p part[V], path []uint64, found bool, err error) {
 	p = t.whole(root)
 	for !p.entry {
 		n, err := t.read(p)
 		if err != nil {
 			return p, path, false, err
 		}
-		path = append(path, p.block)
+		path = append(path, p.root.to)
 		i := n.find(key)
 		if i < 0 {
 			return p, path, false, nil
@@ -87,13 +91,13 @@ func (t tree[V]) floor(root, key uint64) (p part[V], path []uint64, found bool, 
 }
 
 // lookup finds the value of a key.
-func (t tree[V]) lookup(root, key uint64) (value V, found bool, err error) {
+func (t tree[V]) lookup(root link, key uint64) (value V, found bool, err error) {
 	p, _, found, err := t.floor(root, key)
 	return p.value, found && p.lo == key, err
 }
 
 // each calls do for each entry, in order.
-func (t tree[V]) each(root uint64, do func(key uint64, value V) error) error {
+func (t tree[V]) each(root link, do func(key uint64, value V) error) error {
 	for c := t.cursor(root); !c.done(); {
 		p := c.next()
 		var err error
@@ -116,7 +120,7 @@ type cursor[V any] struct {
 	rest []part[V] // the next one last
 }
 
-func (t tree[V]) cursor(root uint64) *cursor[V] {
+func (t tree[V]) cursor(root link) *cursor[V] {
 	return &cursor[V]{tree: t, rest: []part[V]{t.whole(root)}}
 }
 

@@ -111,7 +111,7 @@ func (t *trees) each(d rooted, do func(block uint64, to target)) error {
 		return nil
 	})
 	if err == nil && count != d.Mapped {
-		err = corrupt(d.root, "device %d has %d mappings, by its details %d", d.ID, count, d.Mapped)
+		err = corrupt(d.root.to, "device %d has %d mappings, by its details %d", d.ID, count, d.Mapped)
 	}
 	return err
 }
