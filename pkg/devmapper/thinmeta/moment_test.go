@@ -52,7 +52,7 @@ func twins(t *testing.T) (a, b *model, images [2][]byte) {
 	for i, m := range []**model{&a, &b} {
 		*m = newModel(7)
 		(*m).nextData = uint64(i) * 1000
-		(*m).live(30)
+		(*m).live(15)
 		images[i] = (*m).image().bytes()
 	}
 	if !bytes.Equal(images[0][:blockSize], images[1][:blockSize]) {
