@@ -125,25 +125,6 @@ func ParsePoolStatus(text string) (PoolStatus, error) {
 	return s, nil
 }
 
-// index reads one of the words given and returns which.
-func (f *fields) index(choices []string) int {
-	word := f.oneOf(choices...)
-	for i, c := range choices {
-		if word == c {
-			return i
-		}
-	}
-	return 0
-}
-
-func (f *fields) numberOrDash() uint64 {
-	if f.more() && f.rest[0] == "-" {
-		f.word()
-		return 0
-	}
-	return f.number()
-}
-
 // ThinStatus is the status line of a thin device (drivers/md/dm-thin.c:
 // thin_status).
 type ThinStatus struct {

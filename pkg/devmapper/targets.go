@@ -1,10 +1,6 @@
 package devmapper
 
-import (
-	"fmt"
-	"strconv"
-	"strings"
-)
+import "fmt"
 
 // Linear is another device from a certain sector on
 // (drivers/md/dm-linear.c).
@@ -77,78 +73,4 @@ func (Zero) String() string { return "" }
 func noParams(t Target, s string) error {
 	w := words(s)
 	return w.end(t.TargetType())
-}
-
-// A fields takes words off a line. The first word that is not what was asked
-// for sets err, and all reads after that answer zero.
-type fields struct {
-	rest []string
-	err  error
-}
-
-func words(s string) *fields { return &fields{rest: strings.Fields(s)} }
-
-func (f *fields) word() string {
-	if f.err == nil && len(f.rest) == 0 {
-		f.err = fmt.Errorf("ends too early")
-	}
-	if f.err != nil {
-		return ""
-	}
-	word := f.rest[0]
-	f.rest = f.rest[1:]
-	return word
-}
-
-func (f *fields) number() uint64 { return f.numberBefore("") }
-
-// numberBefore reads a number that a separator ends, as in 12/34.
-func (f *fields) numberBefore(sep string) uint64 {
-	word := f.word()
-	digits, tail, found := word, "", true
-	if sep != "" {
-		digits, tail, found = strings.Cut(word, sep)
-		f.rest = append([]string{tail}, f.rest...)
-	}
-	n, err := strconv.ParseUint(digits, 10, 64)
-	if f.err == nil && (err != nil || !found) {
-		f.err = fmt.Errorf("%q is not a number", word)
-	}
-	return n
-}
-
-func (f *fields) devNo() DevNo {
-	dev, err := ParseDevNo(f.word())
-	if f.err == nil {
-		f.err = err
-	}
-	return dev
-}
-
-// oneOf reads a word that must be one of those given.
-func (f *fields) oneOf(choices ...string) string {
-	word := f.word()
-	for _, c := range choices {
-		if word == c {
-			return word
-		}
-	}
-	if f.err == nil {
-		f.err = fmt.Errorf("%q is none of %s", word, strings.Join(choices, ", "))
-	}
-	return ""
-}
-
-// more reports whether a word is left.
-func (f *fields) more() bool { return f.err == nil && len(f.rest) > 0 }
-
-// end returns what went wrong, a word too many included.
-func (f *fields) end(what string) error {
-	if f.more() {
-		f.err = fmt.Errorf("unexpected %q", f.rest[0])
-	}
-	if f.err != nil {
-		return fmt.Errorf("%s: %w", what, f.err)
-	}
-	return nil
 }

@@ -129,11 +129,3 @@ func ParseThin(s string) (Thin, error) {
 	}
 	return t, w.end("thin")
 }
-
-func (f *fields) deviceID() DeviceID {
-	n := f.number()
-	if f.err == nil && n > uint64(MaxDeviceID) {
-		f.err = fmt.Errorf("thin id %d exceeds %d", n, MaxDeviceID)
-	}
-	return DeviceID(n)
-}

@@ -60,7 +60,7 @@ func RealMachine(t testing.TB) Machine {
 
 // NewMachine is RealMachine outside of tests: the files behind its disks go into
 // dir, and whoever made them closes the disks.
-func NewMachine(k *dm.Control, dir string) Machine { return &real{kernel: k, dir: dir} }
+func NewMachine(k *dm.Control, dir string) Machine { return &realMachine{kernel: k, dir: dir} }
 
 // memoryDir returns a directory on a file system in memory.
 func memoryDir(t testing.TB) string {
@@ -72,16 +72,16 @@ func memoryDir(t testing.TB) string {
 	return dir
 }
 
-type real struct {
+type realMachine struct {
 	kernel *dm.Control
 	dir    string
 	disks  []*realDisk
 	files  []*file // open, of dm devices
 }
 
-func (m *real) Kernel() dm.Watcher { return m.kernel }
+func (m *realMachine) Kernel() dm.Watcher { return m.kernel }
 
-func (m *real) NewDisk(size dm.Sectors) (Disk, error) {
+func (m *realMachine) NewDisk(size dm.Sectors) (Disk, error) {
 	path := filepath.Join(m.dir, fmt.Sprintf("disk%d", len(m.disks)))
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		return nil, err
@@ -102,7 +102,7 @@ func (m *real) NewDisk(size dm.Sectors) (Disk, error) {
 	return disk, nil
 }
 
-func (m *real) Open(i dm.Info) (File, error) {
+func (m *realMachine) Open(i dm.Info) (File, error) {
 	f, err := dm.OpenNode(i, os.O_RDWR|unix.O_DIRECT|unix.O_CLOEXEC)
 	if err != nil {
 		return nil, err
@@ -114,7 +114,7 @@ func (m *real) Open(i dm.Info) (File, error) {
 
 // PowerCut keeps the disks as they are now, takes the devices down in order,
 // which may write to them, and then puts the disks back to what they were.
-func (m *real) PowerCut() error {
+func (m *realMachine) PowerCut() error {
 	images := make([][]byte, len(m.disks))
 	for i, d := range m.disks {
 		var err error
@@ -139,7 +139,7 @@ func (m *real) PowerCut() error {
 }
 
 // removeAll removes the devices of stories, those above others first.
-func (m *real) removeAll() error {
+func (m *realMachine) removeAll() error {
 	for {
 		devices, err := dm.List(m.kernel, "dmtest-", "")
 		if err != nil || len(devices) == 0 {
@@ -155,7 +155,7 @@ func (m *real) removeAll() error {
 	}
 }
 
-func (m *real) Leftovers() ([]string, error) { return Leftovers(m.kernel) }
+func (m *realMachine) Leftovers() ([]string, error) { return Leftovers(m.kernel) }
 
 // Leftovers names the dm devices, attached loop devices and mounts of this
 // machine.
