@@ -12,20 +12,19 @@ import (
 // A guest is a kernel that runs as a process of this machine. What its command
 // says comes out of pipes, what the kernel itself says goes to a file.
 type guest struct {
-	dir     string // private to this boot
+	*privateDir
 	console *console
 }
 
-// newGuest prepares a boot. The folder is not below $TMPDIR, which may be a
-// place that the guest hides, as /dev/shm is.
+// newGuest prepares a boot.
 func newGuest(c *Config) (*guest, error) {
-	dir, err := os.MkdirTemp("/var/tmp", "box-")
+	dir, err := newPrivateDir()
 	if err != nil {
 		return nil, err
 	}
 	console, err := newConsole(c.Out)
 	if err != nil {
-		os.RemoveAll(dir)
+		dir.close()
 		return nil, err
 	}
 	return &guest{dir, console}, nil
@@ -33,7 +32,7 @@ func newGuest(c *Config) (*guest, error) {
 
 func (g *guest) close() {
 	g.console.close()
-	os.RemoveAll(g.dir)
+	g.privateDir.close()
 }
 
 // writeJob leaves the job where the guest finds it.
@@ -42,14 +41,14 @@ func (g *guest) writeJob(job *Job) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	file := filepath.Join(g.dir, "job.json")
+	file := filepath.Join(g.path, "job.json")
 	return file, os.WriteFile(file, data, 0o600)
 }
 
 // link gives file a name that is free of the commas and colons that mean
 // something to kernels and emulators.
 func (g *guest) link(name, file string) (string, error) {
-	link := filepath.Join(g.dir, name)
+	link := filepath.Join(g.path, name)
 	return link, os.Symlink(file, link)
 }
 

@@ -53,12 +53,12 @@ func verdictFile() string {
 
 // boots tells whether our pid 1 comes to life that way.
 func (q *qemuMachine) boots(ctx context.Context, way []string) bool {
-	dir, err := os.MkdirTemp("/var/tmp", "box-")
+	dir, err := newPrivateDir()
 	if err != nil {
 		return false
 	}
-	defer os.RemoveAll(dir)
-	initramfs, console := filepath.Join(dir, "initramfs"), filepath.Join(dir, "console")
+	defer dir.close()
+	initramfs, console := filepath.Join(dir.path, "initramfs"), filepath.Join(dir.path, "console")
 	if err := q.writeInitramfs(initramfs, &Job{}); err != nil {
 		return false
 	}

@@ -34,7 +34,7 @@ func (smp) Run(ctx context.Context, c *Config, job *Job, disks Disks) (int, erro
 	if err != nil {
 		return 0, err
 	}
-	initramfs := filepath.Join(g.dir, "initramfs")
+	initramfs := filepath.Join(g.path, "initramfs")
 	if err := q.writeInitramfs(initramfs, job); err != nil {
 		return 0, err
 	}

@@ -76,7 +76,7 @@ func bootArgs(g *guest, job *Job) ([]string, error) {
 		return nil, err
 	}
 	jobFile, err := g.writeJob(job)
-	return []string{"uml_dir=" + g.dir, "init=" + self, jobVariable + "=" + jobFile}, err
+	return []string{"uml_dir=" + g.path, "init=" + self, jobVariable + "=" + jobFile}, err
 }
 
 // memoryFolder returns where the guest's memory, which is a file, is to live:
@@ -85,10 +85,10 @@ func memoryFolder(c *Config, g *guest) string {
 	const shm = "/dev/shm"
 	var fs unix.Statfs_t
 	if err := unix.Statfs(shm, &fs); err != nil || fs.Type != unix.TMPFS_MAGIC {
-		return g.dir
+		return g.path
 	}
 	if fs.Flags&unix.ST_NOEXEC != 0 || int64(fs.Bavail)*fs.Bsize < c.memoryBytes() {
-		return g.dir
+		return g.path
 	}
 	return shm
 }
