@@ -9,8 +9,8 @@ import (
 )
 
 // While one device is written, discarded and committed without a pause, an
-// inactive one reads as it is, and the busy one as it was at some commit, or as
-// changed too fast.
+// inactive one reads as it is and the busy one as it was at some commit, unless
+// the pool is faster at every attempt, which only a pool as busy as this one is.
 func TestKernelBusyPool(t *testing.T) {
 	p := newKernelPool(t, leavesNothing(t), metadataFile(t, 8<<20), 128, 1<<20)
 	defer p.close()
@@ -30,10 +30,16 @@ func TestKernelBusyPool(t *testing.T) {
 	p.must(err)
 	stop := v.keepBusy()
 	defer stop()
-	changed := 0
+	idle, changed := 0, 0
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
-		equal(t, "idle ranges", want)(m.Ranges(2))
-		equal[[]Difference](t, "idle delta", nil)(m.Delta(2, 3))
+		if ranges, err := m.Ranges(2); !errors.Is(err, ErrChanged) {
+			equal(t, "idle ranges", want)(ranges, err)
+			idle++
+		}
+		if delta, err := m.Delta(2, 3); !errors.Is(err, ErrChanged) {
+			equal[[]Difference](t, "idle delta", nil)(delta, err)
+			idle++
+		}
 		for _, ask := range []func() error{
 			func() error { _, err := m.Ranges(1); return err }, // compares the number of mappings
 			func() error { _, err := m.Delta(2, 1); return err },
@@ -50,7 +56,10 @@ func TestKernelBusyPool(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d reads, %d answers given up", m.Reads(), changed)
+	t.Logf("%d reads, %d answers about the idle devices, %d about the busy one given up", m.Reads(), idle, changed)
+	if idle == 0 {
+		t.Error("no question about the idle devices was answered")
+	}
 }
 
 // keepBusy changes a device, and its pool's metadata, until it is told to stop.
