@@ -103,6 +103,10 @@ func tellTarget(t *testing.T, m dmtest.Machine, target func(disk, log dm.DevNo) 
 	t.Helper()
 	disk, log := newDisk(t, m), newDisk(t, m)
 	want := target(disk.Dev(), log.Dev())
+	if _, err := dm.GetTarget(m.Kernel(), want.TargetType()); err != nil && want.TargetType() == (dmtest.Dust{}).TargetType() {
+		t.Log("this kernel, like Debian's, has no dust") // User-Mode Linux has
+		return
+	}
 	d, err := dm.Activate(m.Kernel(), "dmtest-target", "", dm.Whole(1024, want))
 	if err != nil {
 		t.Error(err)
