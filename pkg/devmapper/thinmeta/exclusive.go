@@ -1,11 +1,15 @@
 package thinmeta
 
-import "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
+import (
+	"slices"
+
+	"github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
+)
 
 // Exclusive returns the blocks of a device whose data no other device maps: what
-// its deletion frees, and how long that takes. It reads the device's own nodes,
-// none that it shares, and twice the pool's whole space maps, which are a block
-// for each 16320 blocks of data.
+// its deletion frees, and so how long the pool stands still for it. It reads the
+// device's own nodes, none that it shares, and the pool's whole space maps, a
+// block for each 16320 blocks of data.
 //
 // The pool may be busy, and so may devices that share with this one, but this one
 // must be inactive, as it is before its deletion: blocks are counted first, and
@@ -25,10 +29,8 @@ func (m *Metadata) Exclusive(id devmapper.DeviceID) ([]Range, error) {
 // exclusive goes down where nodes have one parent. A shared node counts once for
 // the data below it, so below it data that has a count of one is shared too.
 func (t *trees) exclusive(d rooted, counts counts) (ranges []Range, err error) {
-	for _, block := range d.path {
-		if !counts.metadata.single(block) {
-			return nil, nil // with the held metadata snapshot
-		}
+	if slices.ContainsFunc(d.path, func(node uint64) bool { return !counts.metadata.single(node) }) {
+		return nil, nil // all is shared with the held metadata snapshot
 	}
 	for c := t.mappings().cursor(d.root); !c.done(); {
 		p := c.next()

@@ -15,7 +15,7 @@ func TestKernelPools(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 0))
 		blockSize := []dm.Sectors{128, 256, 384, 2048}[random.IntN(4)]
 		p := newKernelPool(t, k, metadataFile(t, 8<<20), blockSize, 1<<20)
-		held := p.live(random, 40)
+		held := p.live(random, 30)
 		p.matchesStatus()
 		p.stop()
 		p.matchesTools(t, random, held)

@@ -1,8 +1,6 @@
 package thinmeta
 
-import (
-	"fmt"
-)
+import "fmt"
 
 // Metadata is the metadata of a pool, open for reading. The pool may be active.
 //
@@ -47,7 +45,7 @@ func open(path string, held bool) (*Metadata, error) {
 
 // probe finds out whether there is metadata at all.
 func (m *Metadata) probe() error {
-	_, err := settled(m, func(now *moment) (struct{}, error) { return struct{}{}, nil })
+	_, err := settled(m, func(*moment) (struct{}, error) { return struct{}{}, nil })
 	return err
 }
 

@@ -6,9 +6,10 @@ import (
 	"slices"
 )
 
-// attempts bounds how often a question is asked anew because the pool has moved
-// on. A commit takes three flushes, a short read less than one.
-const attempts = 16
+// attempts bounds how often a question to the whole pool is asked anew because the
+// pool has moved on. Most are short, and a commit takes three flushes; but a pool
+// that commits without a pause leaves few gaps.
+const attempts = 100
 
 // A visit reads blocks and remembers them, to tell later whether they still are
 // what they were.
@@ -81,23 +82,28 @@ func (m *Metadata) now() (*moment, error) {
 		return nil, err
 	}
 	if m.held {
-		live := super
-		if live.HeldRoot == 0 {
-			return nil, ErrNotHeld
-		}
-		if live.HeldRoot >= live.Metadata.Total {
-			return nil, corrupt(0, "held root is block %d of %d", live.HeldRoot, live.Metadata.Total)
-		}
-		if super, anchor, err = m.superblockAt(live.HeldRoot); err != nil {
+		if super, anchor, err = m.heldBy(super); err != nil {
 			return nil, err
 		}
-		// The copy's space maps are wiped: blocks are counted once, in the live ones
-		// (drivers/md/dm-thin-metadata.c: __reserve_metadata_snap). Sizes only grow.
-		super.Data, super.Metadata = live.Data, live.Metadata
-		super.dataMap, super.metadataMap = live.dataMap, live.metadataMap
 	}
 	v := visit{source: m.source, blocks: super.Metadata.Total}
 	return &moment{visit: v, metadata: m, super: super, anchor: anchor}, nil
+}
+
+// heldBy returns the superblock of the metadata that a pool holds. The copy's
+// space maps are wiped, as blocks are counted once, in the live ones
+// (drivers/md/dm-thin-metadata.c: __reserve_metadata_snap); their sizes only grow.
+func (m *Metadata) heldBy(live superblock) (superblock, sighting, error) {
+	if live.HeldRoot == 0 {
+		return superblock{}, sighting{}, ErrNotHeld
+	}
+	if live.HeldRoot >= live.Metadata.Total {
+		return superblock{}, sighting{}, corrupt(0, "leads to a held superblock in block %d of %d", live.HeldRoot, live.Metadata.Total)
+	}
+	held, anchor, err := m.superblockAt(live.HeldRoot)
+	held.Data, held.Metadata = live.Data, live.Metadata
+	held.dataMap, held.metadataMap = live.dataMap, live.metadataMap
+	return held, anchor, err
 }
 
 func (m *Metadata) superblockAt(n uint64) (superblock, sighting, error) {

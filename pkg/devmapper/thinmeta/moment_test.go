@@ -124,9 +124,9 @@ func oneOf[T any](t *testing.T, what string, wanted []T) func(have T, err error)
 // A pool that never rests is given up, in the end.
 func TestRestlessPool(t *testing.T) {
 	m := newModel(1)
-	m.live(30)
+	m.create(0)
 	disk := &busyDisk{}
-	for range 200 {
+	for range 10 * attempts {
 		m.time++
 		disk.add(m.image().bytes(), 2)
 	}

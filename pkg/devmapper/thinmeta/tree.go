@@ -11,8 +11,8 @@ type tree[V any] struct {
 // decodeBlock reads the value of trees that lead to blocks.
 func decodeBlock(b []byte) (uint64, error) { return le.Uint64(b), nil }
 
-// maxDepth bounds the way down, as a damaged tree may lead in a circle. A tree of
-// 2^40 entries is 8 nodes deep.
+// maxDepth bounds the way down, as a damaged tree may lead in a circle. Nodes of
+// the kernel have 84 entries or more, so 2^40 of them are 7 deep.
 const maxDepth = 16
 
 // A part of a tree is a subtree that was not read yet, or a single entry.
@@ -68,9 +68,9 @@ func (t tree[V]) part(p part[V], n *node, i int) (part[V], error) {
 	return sub, nil
 }
 
-// floor finds the entry with the highest key that is not above key, and the
-// nodes that lead to it. Where a subtree begins above key, there is none even if
-// the one before it has entries; nobody asks for those.
+// floor finds the entry at key or, if key lies beyond all entries, the last one;
+// of keys in between it is an entry below, or none. path are the nodes that lead
+// there.
 func (t tree[V]) floor(root link, key uint64) (p part[V], path []uint64, found bool, err error) {
 	p = t.whole(root)
 	for !p.entry {

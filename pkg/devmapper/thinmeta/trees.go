@@ -6,6 +6,10 @@ import (
 	"github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
 )
 
+// treeAttempts bounds how often trees are read anew because their devices were
+// written meanwhile: these questions may be long.
+const treeAttempts = 8
+
 // trees are the mappings of some devices, to be read at leisure.
 type trees struct {
 	visit
@@ -27,7 +31,7 @@ type limits struct {
 // deleted: each of these gives it another root. A root that was replaced and has
 // come back (see settled) shows when what was read is read again.
 func inTrees[T any](m *Metadata, ids []devmapper.DeviceID, prepare func(*moment) error, question func(*trees) (T, error)) (none T, err error) {
-	for range attempts {
+	for range treeAttempts {
 		t, err := settled(m, func(now *moment) (*trees, error) { return now.trees(ids, prepare) })
 		if err != nil {
 			return none, err
