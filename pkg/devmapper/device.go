@@ -108,14 +108,13 @@ func (d Device) Info() (Info, error) { return d.info(Request{Command: DevStatus}
 // Of a thin: ENODATA if the pool has no such id, EINVAL if the pool is suspended
 // or failed. Of a pool: EBUSY if another pool has one of its devices, EINVAL for
 // another block size than it was made with.
-func (d Device) Load(table Table) error {
-	_, err := d.do(Request{Command: TableLoad, Table: table.Lines()})
-	return err
-}
+func (d Device) Load(table Table) error { return d.load(table.Lines(), 0) }
 
 // LoadReadOnly is Load for a device that shall refuse writes.
-func (d Device) LoadReadOnly(table Table) error {
-	_, err := d.do(Request{Command: TableLoad, Table: table.Lines(), Flags: ReadOnly})
+func (d Device) LoadReadOnly(table Table) error { return d.load(table.Lines(), ReadOnly) }
+
+func (d Device) load(lines []Line, readOnly Flags) error {
+	_, err := d.do(Request{Command: TableLoad, Table: lines, Flags: readOnly})
 	return err
 }
 

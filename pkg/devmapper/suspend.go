@@ -32,16 +32,17 @@ func (d Device) WhileSuspended(how Flags, do func() error) (err error) {
 
 // Swap makes table live in place of the one that is, with I/O held back in
 // between. If the new table cannot be resumed, the old one is loaded and resumed
-// again, and the error tells why. Swapping in the table that is live already
-// makes a pool look at the sizes of its devices again; those that it takes over
-// show in its status, and a pool that needs a check takes none over and says
-// nothing.
+// again, and the error tells why. A device that refuses writes goes on doing so.
+//
+// Swapping in the table that is live already makes a pool look at the sizes of its
+// devices again; those that it takes over show in its status, and a pool that
+// needs a check takes none over and says nothing.
 func (d Device) Swap(table Table, how Flags) error {
 	live, err := d.liveTable()
 	if err != nil {
 		return err
 	}
-	if err := d.Load(table); err != nil {
+	if err := d.load(table.Lines(), live.readOnly); err != nil {
 		return errors.Join(err, d.ClearInactive())
 	}
 	defer ioFlusher()()
@@ -51,25 +52,32 @@ func (d Device) Swap(table Table, how Flags) error {
 	return d.resumeOr(live)
 }
 
-// liveTable returns the live table as the kernel prints it, which it also reads,
-// so that a target that this package cannot parse comes back too.
-func (d Device) liveTable() ([]Line, error) {
-	return d.status(StatusTable | NoFlush)
+// live is what a device was before it was changed: its table as the kernel prints
+// it, which it also reads, so that a target that this package cannot parse comes
+// back too, and whether it refuses writes, which is told with each table.
+type live struct {
+	table    []Line
+	readOnly Flags
+}
+
+func (d Device) liveTable() (live, error) {
+	reply, err := d.do(Request{Command: TableStatus, Flags: StatusTable | NoFlush})
+	return live{reply.Lines, reply.Flags & ReadOnly}, err
 }
 
 // resumeOr resumes d, if need be with the table that was live before: a resume
 // that failed leaves the failing table live, and only another one mends that. A
 // device that runs in spite of the error is left alone; a pool that has grown,
 // say, takes its old table no more.
-func (d Device) resumeOr(before []Line) error {
+func (d Device) resumeOr(before live) error {
 	err := d.Resume()
-	if err == nil || len(before) == 0 {
+	if err == nil || len(before.table) == 0 {
 		return err
 	}
 	if info, infoErr := d.Info(); infoErr == nil && !info.Suspended() {
 		return err
 	}
-	if _, loadErr := d.do(Request{Command: TableLoad, Table: before}); loadErr != nil {
+	if loadErr := d.load(before.table, before.readOnly); loadErr != nil {
 		return errors.Join(err, loadErr)
 	}
 	return errors.Join(err, d.Resume())

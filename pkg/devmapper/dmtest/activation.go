@@ -144,6 +144,10 @@ var activationStories = []story{
 		l.must(d.LoadReadOnly(p.thinTable(1)))
 		l.must(d.Resume())
 		l.equal(l.info(d).Flags&dm.ReadOnly != 0, true)
+		larger := p.thinTable(1)
+		larger[0].Length *= 2
+		l.must(d.Swap(larger, 0))
+		l.equal(l.info(d).Flags&dm.ReadOnly != 0, true)
 	}},
 }
 
