@@ -12,6 +12,7 @@ import "fmt"
 //   - ErrNoSuchDevice, where a device is named.
 //   - ErrChanged: the pool was faster, several times.
 //   - ErrNotHeld: the metadata snapshot was released.
+//   - ErrBlank, ErrUnsupported: there is no pool's metadata, or of a newer kind.
 type Metadata struct {
 	source *source
 	path   string
