@@ -64,12 +64,17 @@ func (c *Control) do(fd uintptr, r Request) (Reply, error) {
 		if err != nil {
 			return Reply{}, err
 		}
-		err = ioctl(fd, unix.DM_VERSION|uint(r.Command), unsafe.Pointer(&b[0]))
+		result, err := ioctl(fd, unix.DM_VERSION|uint(r.Command), unsafe.Pointer(&b[0]))
 		if errors.Is(err, unix.EINTR) && r.Command != TargetMsg {
 			continue
 		}
 		if err != nil {
 			return Reply{}, err
+		}
+		if result > 0 && r.Command == TargetMsg {
+			// A leftover of the kernel's own (drivers/md/dm-ioctl.c: target_message):
+			// there is no table, and nobody got the message.
+			return Reply{}, unix.ENXIO
 		}
 		reply, err := decode(r.Command, b)
 		if err != nil || reply.Flags&BufferFull == 0 {
@@ -105,7 +110,7 @@ func Discard(f *os.File, offset, length int64) error {
 		return err
 	}
 	var ioErr error
-	if err := conn.Control(func(fd uintptr) { ioErr = ioctl(fd, unix.BLKDISCARD, unsafe.Pointer(&span)) }); err != nil {
+	if err := conn.Control(func(fd uintptr) { _, ioErr = ioctl(fd, unix.BLKDISCARD, unsafe.Pointer(&span)) }); err != nil {
 		return err
 	}
 	if ioErr != nil {
@@ -115,9 +120,10 @@ func Discard(f *os.File, offset, length int64) error {
 }
 
 // ioctl is this project's only unsafe call. arg must hold what request says.
-func ioctl(fd uintptr, request uint, arg unsafe.Pointer) error {
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, uintptr(request), uintptr(arg)); errno != 0 {
-		return errno
+func ioctl(fd uintptr, request uint, arg unsafe.Pointer) (result uintptr, err error) {
+	result, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, uintptr(request), uintptr(arg))
+	if errno != 0 {
+		return 0, errno
 	}
-	return nil
+	return result, nil
 }

@@ -1,9 +1,6 @@
 package devmapper
 
-import (
-	"errors"
-	"fmt"
-)
+import "fmt"
 
 // Udev is told with every resume, removal and renaming that the event is the
 // device's own, and that it shall neither scan the device nor make links for
@@ -49,7 +46,9 @@ type Info struct {
 	Flags     Flags
 }
 
-// Suspended reports whether I/O waits for a resume.
+// Suspended reports whether I/O waits for a resume of this device. A thin of a
+// suspended pool waits as well: it has the flag InternalSuspend instead, and its
+// own resume waits for that of the pool.
 func (i Info) Suspended() bool { return i.Flags&Suspend != 0 }
 
 // Active reports whether a table is live.
@@ -82,7 +81,9 @@ func Create(k Kernel, name, uuid string) (Device, error) {
 }
 
 // Activate makes a device, gives it its table and sets it running. If a step
-// fails, what was made before it is removed again.
+// fails, what was made before it is removed again; should that fail too, the error
+// tells, but is of the first cause alone: EBUSY means what it does for Create and
+// Load.
 func Activate(k Kernel, name, uuid string, table Table) (Device, error) {
 	d, err := Create(k, name, uuid)
 	if err != nil {
@@ -91,8 +92,11 @@ func Activate(k Kernel, name, uuid string, table Table) (Device, error) {
 	if err = d.Load(table); err == nil {
 		err = d.Resume()
 	}
-	if err != nil {
-		err = errors.Join(err, d.Remove())
+	if err == nil {
+		return d, nil
+	}
+	if removeErr := d.Remove(); removeErr != nil {
+		err = fmt.Errorf("%w (and what was made is still there: %s)", err, removeErr.Error())
 	}
 	return d, err
 }
@@ -164,9 +168,18 @@ func (d Device) CancelDeferredRemove() error {
 }
 
 // Rename gives the device another name: EBUSY if it is taken. The Device
-// returned is known by that name.
+// returned is known by that name. For this alone the kernel wants the old name,
+// so a device known by its UUID is asked for it first.
 func (d Device) Rename(name string) (Device, error) {
-	if _, err := d.do(Request{Command: DevRename, NewName: name, EventNr: udevFlags}); err != nil {
+	named := d
+	if d.name == "" {
+		info, err := d.Info()
+		if err != nil {
+			return d, err
+		}
+		named = ByName(d.kernel, info.Name)
+	}
+	if _, err := named.do(Request{Command: DevRename, NewName: name, EventNr: udevFlags}); err != nil {
 		return d, err
 	}
 	return ByName(d.kernel, name), nil
@@ -232,7 +245,8 @@ func (d Device) Message(sector Sectors, text string) (string, error) {
 }
 
 // Wait returns when the device's event number differs from seen. It cannot be
-// called off: a Watch can.
+// called off: a Watch can. The kernel answers with the status too, so NoFlush
+// keeps each event of a pool from being followed by a commit.
 func (d Device) Wait(seen uint32) (Info, error) {
-	return d.info(Request{Command: DevWait, EventNr: seen})
+	return d.info(Request{Command: DevWait, EventNr: seen, Flags: NoFlush})
 }

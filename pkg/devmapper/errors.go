@@ -3,6 +3,7 @@ package devmapper
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,6 +35,10 @@ var (
 	// failure may be reported.
 	ErrUnknownOutcome = errors.New("outcome unknown: the pool may or may not have done it")
 
+	// ErrLeftSuspended says that a device neither took its new table nor its old
+	// one, and that its I/O waits: it needs a table that it takes, and a resume.
+	ErrLeftSuspended = errors.New("device is left suspended")
+
 	// ErrWrongNode says that a device node is not the device that it was taken
 	// for: the kernel hands out /dev/dm-N again as soon as N is free.
 	ErrWrongNode = errors.New("node belongs to another device")
@@ -52,7 +57,7 @@ func do(k Kernel, r Request) (Reply, error) {
 // as it was before. Each of these is found out by a check that precedes the
 // first change (drivers/md/dm-thin.c: pool_message; drivers/md/dm-ioctl.c).
 func definite(err error) bool {
-	for _, errno := range []unix.Errno{
+	for _, refusal := range []error{
 		unix.EEXIST,     // the id is in use
 		unix.ENODATA,    // no such id, or no such origin
 		unix.EBUSY,      // the thin is active; a metadata snapshot is held
@@ -61,8 +66,9 @@ func definite(err error) bool {
 		unix.ENXIO,      // no such dm device
 		unix.EACCES,     // no CAP_SYS_ADMIN
 		unix.EPERM,
+		os.ErrClosed, // the question was never sent
 	} {
-		if errors.Is(err, errno) {
+		if errors.Is(err, refusal) {
 			return true
 		}
 	}

@@ -179,3 +179,23 @@ func TestRefusalsAreCertain(t *testing.T) {
 		}
 	}
 }
+
+// neverResumes refuses every resume.
+type neverResumes struct{ dm.Kernel }
+
+func (k neverResumes) Do(r dm.Request) (dm.Reply, error) {
+	if r.Command == dm.DevSuspend && r.Flags&dm.Suspend == 0 {
+		return dm.Reply{}, unix.EIO
+	}
+	return k.Kernel.Do(r)
+}
+
+func TestADeviceThatStaysSuspendedIsCalledSo(t *testing.T) {
+	w := newWorld(t)
+	d := dm.ByName(neverResumes{w.sim}, "volume")
+	if err := d.WhileSuspended(0, func() error { return nil }); !errors.Is(err, dm.ErrLeftSuspended) {
+		t.Errorf("error is %v", err)
+	}
+	must(t, w.volume.Resume())
+	runsWith(t, w.volume, w.thin)
+}

@@ -84,7 +84,8 @@ func (p Pool) PoolStatus() (PoolStatus, error) {
 
 // Commit makes durable what the pool has changed so far and returns its status
 // after that. The commit's own success shows in the status alone: see
-// PoolStatus.Commits.
+// PoolStatus.Commits. A suspended pool commits nothing, and does not say so:
+// resume it first (drivers/md/dm-thin.c: pool_status).
 func (p Pool) Commit() (PoolStatus, error) {
 	return p.poolStatus(0) // without NoFlush the kernel commits first
 }

@@ -67,8 +67,8 @@ func (s PoolStatus) Known() bool { return s.Mode < PoolFail }
 func (s PoolStatus) Commits() bool { return s.Mode <= PoolOutOfDataSpace && !s.NeedsCheck }
 
 // OutOfMetadata reports whether the pool is read-only for want of metadata
-// space alone: then growing the metadata device makes it writable again, and
-// nothing else does.
+// space alone: then growing the metadata device makes it writable again. Reloading
+// its table without that does so too, until the next commit finds nothing free.
 func (s PoolStatus) OutOfMetadata() bool {
 	return s.Mode == PoolReadOnly && !s.NeedsCheck && s.Metadata.Free() == 0
 }

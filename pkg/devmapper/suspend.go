@@ -14,6 +14,10 @@ import (
 // do holds up everybody who writes to the device, so it does one thing, and it
 // must not touch a file system: the one it waits for may be the suspended one.
 // An inactive table is cleared first, since the resume would make it live.
+//
+// One WhileSuspended or Swap of a device at a time: to the kernel a second suspend
+// is none, so the first one's resume would end both. The caller sees to that, with
+// a lock of the device's own.
 func (d Device) WhileSuspended(how Flags, do func() error) (err error) {
 	live, err := d.liveTable()
 	if err != nil {
@@ -78,16 +82,20 @@ func (d Device) resumeOr(before live) error {
 		return err
 	}
 	if loadErr := d.load(before.table, before.readOnly); loadErr != nil {
-		return errors.Join(err, loadErr)
+		return errors.Join(ErrLeftSuspended, err, loadErr)
 	}
-	return errors.Join(err, d.Resume())
+	if again := d.Resume(); again != nil {
+		return errors.Join(ErrLeftSuspended, err, again)
+	}
+	return err
 }
 
 // ioFlusher keeps the calling goroutine on a thread of its own whose memory
 // allocations start no I/O, until the function returned is called: a thread that
 // waits for a write to the device it has suspended waits for ever. Without
-// CAP_SYS_RESOURCE the thread is an ordinary one, and the danger as small as it
-// is for every other tool.
+// CAP_SYS_RESOURCE the thread is an ordinary one. Other threads of the process
+// are: whoever suspends the device that holds this process's own files or swap
+// must keep all of them from it.
 func ioFlusher() (release func()) {
 	runtime.LockOSThread()
 	err := unix.Prctl(unix.PR_SET_IO_FLUSHER, 1, 0, 0, 0)

@@ -26,7 +26,7 @@ type Watcher interface {
 type Watch interface {
 	// Wait returns when something has happened since Watch, or since Wait last
 	// returned nil, so that a status read after it misses nothing. It returns the
-	// context's error when that ends first.
+	// context's error when that ends first. One Wait at a time.
 	Wait(context.Context) error
 	Close() error
 }

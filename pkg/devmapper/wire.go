@@ -201,7 +201,11 @@ func (p *payload) lines(count uint32) (lines []Line) {
 	return lines
 }
 
+// deps reads a list that a device without a table does not have at all.
 func (p *payload) deps() (devs []DevNo) {
+	if len(p.b) == 0 {
+		return nil
+	}
 	count := p.u32(0)
 	for i := 0; i < int(count) && p.err == nil; i++ {
 		devs = append(devs, DevNo(p.u64(8+8*i)))

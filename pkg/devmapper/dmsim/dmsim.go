@@ -78,6 +78,9 @@ func (k *Kernel) ask(d *device, r dm.Request) (dm.Reply, error) {
 	case dm.DevRemove:
 		return dm.Reply{}, k.remove(d, r.Flags&dm.DeferredRemove != 0)
 	case dm.DevRename:
+		if r.Name == "" {
+			return dm.Reply{}, unix.ENXIO // the one request that a uuid does not do for
+		}
 		return dm.Reply{}, k.rename(d, r.NewName)
 	case dm.DevSuspend:
 		if r.Flags&dm.Suspend != 0 {

@@ -68,6 +68,9 @@ var deviceStories = []story{
 		table, err := d.Table()
 		l.must(err)
 		l.equal(len(table), 0)
+		deps, err := d.Deps()
+		l.must(err)
+		l.equal(len(deps), 0)
 	}},
 	{"name taken", func(l *lab) {
 		d := l.device("zero", "", dm.Whole(8, dm.Zero{}))
@@ -107,6 +110,18 @@ var deviceStories = []story{
 		l.refused(err, unix.ENXIO)
 		l.equal(l.info(renamed).Dev, before.Dev)
 		l.equal(l.info(renamed).UUID, "dmtest-uuid")
+	}},
+	{"rename of a device known by its uuid", func(l *lab) {
+		d := l.device("old", "dmtest-uuid", dm.Whole(8, dm.Zero{}))
+		name := l.name("new")
+		renamed, err := dm.ByUUID(l.kernel, "dmtest-uuid").Rename(name)
+		l.must(err)
+		l.removeAtEnd(renamed)
+		_, err = d.Info()
+		l.refused(err, unix.ENXIO)
+		l.equal(l.info(renamed).Name, name)
+		_, err = l.kernel.Do(dm.Request{Command: dm.DevRename, UUID: "dmtest-uuid", NewName: "dmtest-by-uuid"})
+		l.refused(err, unix.ENXIO) // what the kernel itself makes of a uuid here
 	}},
 	{"rename to a name taken", func(l *lab) {
 		a, b := l.device("a", "", dm.Whole(8, dm.Zero{})), l.device("b", "", dm.Whole(8, dm.Zero{}))

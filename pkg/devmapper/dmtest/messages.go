@@ -135,10 +135,12 @@ var messageStories = append(refusalStories(), []story{
 		d, err := dm.Create(l.kernel, l.name("bare"), "")
 		l.must(err)
 		l.removeAtEnd(d)
-		// Some kernels answer ok to any message here, and forget it.
-		if (dm.Pool{Device: d}).CreateThin(1) == nil {
-			l.Fatal("a thin was made without a pool")
+		// User-Mode Linux answers with a number that is no errno.
+		if err := (dm.Pool{Device: d}).CreateThin(1); err == nil || errors.Is(err, dm.ErrUnknownOutcome) {
+			l.Fatalf("a thin without a pool: error is %v", err)
 		}
+		_, err = dm.Pool{Device: d}.Has(1)
+		l.equal(errors.Is(err, unix.ENXIO) || errors.Is(err, unix.EINVAL), true)
 	}},
 	{"no message to a target that takes none", func(l *lab) {
 		_, err := l.device("zero", "", dm.Whole(8, dm.Zero{})).Message(0, "create_thin 1")

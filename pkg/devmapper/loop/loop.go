@@ -60,17 +60,19 @@ func Attach(path string, o Options) (*Device, error) {
 		return nil, fmt.Errorf("attach: %w", err)
 	}
 	defer func() { _ = backing.Close() }() // nothing was written through it
-	for {
-		d, err := attachFree(backing, o)
-		if errors.Is(err, unix.EBUSY) {
-			continue // somebody else took that number first
-		}
-		if err != nil {
-			return nil, fmt.Errorf("attach %s: %w", path, err)
-		}
-		return d, nil
+	d, err := attachFree(backing, o)
+	for tries := 1; errors.Is(err, unix.EBUSY) && tries < attempts; tries++ {
+		d, err = attachFree(backing, o) // somebody else took that number first
 	}
+	if err != nil {
+		return nil, fmt.Errorf("attach %s: %w", path, err)
+	}
+	return d, nil
 }
+
+// attempts bounds how often another free number is asked for: one that is offered
+// and refused again and again is held by somebody who does not use it.
+const attempts = 64
 
 // openBacking opens the file for direct I/O if its file system lets it. A loop
 // device that were told to do it nevertheless might fail all I/O: on an overlay
@@ -140,8 +142,8 @@ func freeNumber() (int, error) {
 	return number, err
 }
 
-// Find returns the devices that the file at path is attached to, open, in no
-// order. There is at most one unless somebody attached the file twice.
+// Find returns the devices that the file at path is attached to, open for reading,
+// in no order. There is at most one unless somebody attached the file twice.
 func Find(path string) (found []*Device, err error) {
 	var file unix.Stat_t
 	if err := unix.Stat(path, &file); err != nil {
@@ -153,6 +155,9 @@ func Find(path string) (found []*Device, err error) {
 	}
 	for _, sysfs := range attached {
 		d, err := open(filepath.Base(filepath.Dir(sysfs)))
+		if err != nil && gone(sysfs) {
+			continue // somebody else's, and detached meanwhile
+		}
 		if err != nil {
 			return nil, errors.Join(err, closeAll(found))
 		}
@@ -166,6 +171,11 @@ func Find(path string) (found []*Device, err error) {
 		}
 	}
 	return found, nil
+}
+
+func gone(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 func ignore(err, target error) error {
