@@ -2,7 +2,6 @@ package dmsim
 
 import (
 	"encoding/binary"
-	"errors"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -40,7 +39,6 @@ type pool struct {
 	suspended bool
 	lowWater  bool // its event has been raised since the last resume
 	inService bool // something has changed since the pool was opened
-	landed    bool // the last superblock reached the disk
 	check     bool // the metadata needs a check
 	commits   uint64
 	tables    int
@@ -142,25 +140,31 @@ func (p *pool) openMetadata(conf dm.ThinPool) error {
 	return nil
 }
 
-// writeMetadata is the commit of what is in memory: data, metadata, superblock.
-// A disk that drops the write keeps what was committed before.
+// writeMetadata is the commit of what is in memory: data, metadata, superblock,
+// and none of them before the one that precedes it is durable.
 func (p *pool) writeMetadata() error {
-	if err := errors.Join(p.dataStore.flush(), p.metaStore.flush(), p.writeSuperblock()); err != nil {
-		return unix.EIO
+	if err := p.dataStore.flush(); err != nil {
+		return err
 	}
-	if p.disk.metadata == p.meta {
-		p.disk.metadata = p.meta.committed()
+	if err := p.metaStore.flush(); err != nil {
+		return err
 	}
-	if p.landed {
+	landed, err := p.writeSuperblock()
+	if err != nil {
+		return err
+	}
+	if landed {
 		p.disk.metadata = p.meta
+	} else if p.disk.metadata == p.meta { // a disk that drops writes keeps the last commit
+		p.disk.metadata = p.meta.committed()
 	}
 	p.meta.settle()
 	return nil
 }
 
 // writeSuperblock writes the first block, of which the simulator has the magic
-// and the transaction id alone, and notes whether it reached the disk.
-func (p *pool) writeSuperblock() error {
+// and the transaction id alone, and tells whether it reached the disk.
+func (p *pool) writeSuperblock() (landed bool, err error) {
 	var super page
 	p.commits++
 	binary.LittleEndian.PutUint64(super[32:], superblockMagic)
@@ -168,12 +172,11 @@ func (p *pool) writeSuperblock() error {
 	binary.LittleEndian.PutUint64(super[pageSize-8:], p.commits)
 	kept := p.disk.metadata
 	if err := p.metaStore.write(0, super[:]); err != nil {
-		return err
+		return false, err
 	}
 	found := p.disk.page(0)
-	p.landed = found != nil && *found == super
 	p.disk.metadata = kept // the write was the pool's own
-	return p.metaStore.flush()
+	return found != nil && *found == super, p.metaStore.flush()
 }
 
 // commit makes the metadata durable. A pool whose commit fails goes back to the
@@ -270,8 +273,10 @@ func (t *poolTarget) close() {
 		return
 	}
 	p.commit()
-	if p.check && p.writeSuperblock() == nil && p.landed {
-		p.disk.metadata.needsCheck = true // the flag is written last, if it can be
+	if p.check {
+		if landed, err := p.writeSuperblock(); err == nil && landed {
+			p.disk.metadata.needsCheck = true // the flag is written last, if it can be
+		}
 	}
 	p.device.pool = nil
 }

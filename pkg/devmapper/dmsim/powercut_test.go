@@ -128,6 +128,33 @@ func TestPowerCutAfterSnapshot(t *testing.T) {
 	wants(t, m.open(t, 2), 0, 1)
 }
 
+// The data device is flushed first, and if it cannot be, nothing is committed.
+func TestCommitWaitsForTheData(t *testing.T) {
+	m := &machineWithPool{Kernel: dmsim.New()}
+	m.meta, m.data = m.NewDisk(4096), m.NewDisk(poolSize)
+	below := dm.Linear{Dev: m.data.Dev()}
+	flakey, err := dm.Activate(m, "data", "", dm.Whole(poolSize, dmtest.Well(below)))
+	must(t, err)
+	info, err := flakey.Info()
+	must(t, err)
+	device, err := dm.Activate(m, "pool", "", dm.Whole(poolSize, dm.ThinPool{
+		Metadata: m.meta.Dev(), Data: info.Dev, BlockSize: dm.MinBlockSize,
+	}))
+	must(t, err)
+	m.pool = dm.Pool{Device: device}
+	must(t, m.pool.CreateThin(1))
+	must(t, flakey.Swap(dm.Whole(poolSize, dmtest.Ill(below, dmtest.ErrorWrites)), dm.NoFlush))
+	if err := m.pool.CreateThin(2); !errors.Is(err, dm.ErrUnknownOutcome) {
+		t.Errorf("error is %v", err)
+	}
+	m.powerCut(t, func(int64) bool { return true })
+	for id, want := range map[dm.DeviceID]bool{1: true, 2: false} {
+		if have, err := m.pool.Has(id); err != nil || have != want {
+			t.Errorf("thin %d: there %v, want %v, error %v", id, have, want, err)
+		}
+	}
+}
+
 func TestPowerCutWakesWhoWaits(t *testing.T) {
 	m := newMachineWithPool(t)
 	must(t, m.pool.CreateThin(1))
