@@ -3,6 +3,7 @@ module github.com/csi-dmthin/csi-dmthin
 go 1.26.0
 
 require (
+	github.com/moby/sys/mountinfo v0.7.2
 	github.com/spf13/cobra v1.10.2
 	golang.org/x/sys v0.49.0
 	k8s.io/klog/v2 v2.140.0
