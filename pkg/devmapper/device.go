@@ -85,11 +85,20 @@ func Create(k Kernel, name, uuid string) (Device, error) {
 // tells, but is of the first cause alone: EBUSY means what it does for Create and
 // Load.
 func Activate(k Kernel, name, uuid string, table Table) (Device, error) {
+	return activate(k, name, uuid, table, 0)
+}
+
+// ActivateReadOnly is Activate for a device that shall refuse writes.
+func ActivateReadOnly(k Kernel, name, uuid string, table Table) (Device, error) {
+	return activate(k, name, uuid, table, ReadOnly)
+}
+
+func activate(k Kernel, name, uuid string, table Table, readOnly Flags) (Device, error) {
 	d, err := Create(k, name, uuid)
 	if err != nil {
 		return d, err
 	}
-	if err = d.Load(table); err == nil {
+	if err = d.load(table.Lines(), readOnly); err == nil {
 		err = d.Resume()
 	}
 	if err == nil {

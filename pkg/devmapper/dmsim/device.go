@@ -12,6 +12,7 @@ import (
 // A device is a dm device (drivers/md/dm-ioctl.c: struct hash_cell, and
 // drivers/md/dm.c: struct mapped_device).
 type device struct {
+	claim
 	kernel     *Kernel
 	dev        dm.DevNo
 	name, uuid string
@@ -93,6 +94,8 @@ func (k *Kernel) remove(d *device, deferred bool) error {
 	return nil
 }
 
+func (d *device) open() { d.opens++ }
+
 // close is one open less.
 func (d *device) close() {
 	if d.opens--; d.opens == 0 && d.deferred {
@@ -160,6 +163,9 @@ func (k *Kernel) suspend(d *device, how dm.Flags) {
 func (k *Kernel) resume(d *device) error {
 	if d.inactive != nil {
 		k.suspend(d, 0)
+		if d.inactive == nil { // the power was cut meanwhile
+			return unix.ENXIO
+		}
 		if !d.inactive.fits() {
 			d.setInactive(nil)
 			return unix.EINVAL

@@ -19,19 +19,26 @@ type storage interface {
 	discard(at, length int64) error
 	flush() error
 	size() dm.Sectors
+	open()
+	close()
+	claimed() *claim
 }
 
 // A Disk keeps what was flushed, and what was only written until the power is
 // cut.
 type Disk struct {
-	kernel   *Kernel
-	dev      dm.DevNo
-	sectors  dm.Sectors
-	durable  map[int64]*page
-	written  map[int64]*page // since the last flush
-	order    []int64         // of the pages of written, by first write
-	flushes  int
-	metadata *metadata // the pool whose metadata this disk holds, as committed
+	claim
+	kernel      *Kernel
+	dev         dm.DevNo
+	sectors     dm.Sectors
+	durable     map[int64]*page
+	written     map[int64]*page // since the last flush
+	order       []int64         // of the pages of written, by first write
+	flushes     int
+	failsReads  bool
+	failsWrites bool
+	metadata    *metadata // of the pool that wrote super
+	super       *page     // the first page, as that pool wrote it last
 }
 
 // NewDisk adds a disk that reads as zeros.
@@ -42,8 +49,23 @@ func (k *Kernel) NewDisk(size dm.Sectors) *Disk {
 		kernel: k, sectors: size, dev: dm.MakeDevNo(DiskMajor, uint32(len(k.disks))),
 		durable: map[int64]*page{}, written: map[int64]*page{},
 	}
-	k.disks[d.dev] = d
+	k.disks = append(k.disks, d)
 	return d
+}
+
+// Disk returns the disk of that number, or nil. A clone's disks are not those of
+// the machine that it was cloned from, but have their numbers.
+func (k *Kernel) Disk(dev dm.DevNo) *Disk {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.disk(dev)
+}
+
+func (k *Kernel) disk(dev dm.DevNo) *Disk {
+	if minor := int(dev.Minor()); dev.Major() == DiskMajor && minor < len(k.disks) {
+		return k.disks[minor]
+	}
+	return nil
 }
 
 // Dev returns the disk's device number.
@@ -56,6 +78,15 @@ func (d *Disk) Grow(size dm.Sectors) {
 	d.sectors = max(d.sectors, size)
 }
 
+// Fail lets reads, or writes, discards and flushes, answer EIO from now on, as a
+// dying disk does: beneath all tables, and whether or not a pool is open. With
+// false they work again.
+func (d *Disk) Fail(reads, writes bool) {
+	d.kernel.mu.Lock()
+	defer d.kernel.mu.Unlock()
+	d.failsReads, d.failsWrites = reads, writes
+}
+
 // Flushes returns how often the disk was flushed.
 func (d *Disk) Flushes() int {
 	d.kernel.mu.Lock()
@@ -63,7 +94,16 @@ func (d *Disk) Flushes() int {
 	return d.flushes
 }
 
+// Size returns how large the disk is.
+func (d *Disk) Size() dm.Sectors {
+	d.kernel.mu.Lock()
+	defer d.kernel.mu.Unlock()
+	return d.sectors
+}
+
 func (d *Disk) size() dm.Sectors { return d.sectors }
+func (d *Disk) open()            {}
+func (d *Disk) close()           {}
 
 // pages calls do for each page that an I/O touches, with the part of it.
 func pages(at int64, b []byte, do func(number int64, offset int, part []byte)) {
@@ -80,7 +120,7 @@ func (d *Disk) fits(at, length int64) bool {
 }
 
 func (d *Disk) read(at int64, b []byte) error {
-	if !d.fits(at, int64(len(b))) {
+	if d.failsReads || !d.fits(at, int64(len(b))) {
 		return unix.EIO
 	}
 	pages(at, b, func(number int64, offset int, part []byte) {
@@ -102,7 +142,7 @@ func (d *Disk) page(number int64) *page {
 }
 
 func (d *Disk) write(at int64, b []byte) error {
-	if !d.fits(at, int64(len(b))) {
+	if d.failsWrites || !d.fits(at, int64(len(b))) {
 		return unix.EIO
 	}
 	pages(at, b, func(number int64, offset int, part []byte) {
@@ -116,8 +156,15 @@ func (d *Disk) write(at int64, b []byte) error {
 		}
 		d.written[number] = p
 	})
-	if at < pageSize {
-		d.metadata = nil // whoever writes over a superblock ends its pool
+	return nil
+}
+
+// committing returns the metadata that the disk holds, nil if there is none:
+// whoever writes over a superblock ends its pool. It is as of the last commit once
+// it is rolled back.
+func (d *Disk) committing() *metadata {
+	if p := d.page(0); p != nil && p == d.super {
+		return d.metadata
 	}
 	return nil
 }
@@ -128,6 +175,9 @@ func (d *Disk) discard(at, length int64) error {
 }
 
 func (d *Disk) flush() error {
+	if d.failsWrites {
+		return unix.EIO
+	}
 	d.flushes++
 	d.keep(func(int64) bool { return true })
 	return nil
@@ -136,17 +186,21 @@ func (d *Disk) flush() error {
 // keep makes durable those of the written pages that keep chooses, and forgets
 // the others.
 func (d *Disk) keep(keep func(number int64) bool) {
+	if len(d.order) == 0 {
+		return
+	}
 	for _, number := range d.order {
 		if keep(number) {
 			d.durable[number] = d.written[number]
 		}
 	}
-	d.written, d.order = map[int64]*page{}, nil
+	clear(d.written)
+	d.order = d.order[:0]
 }
 
 // storage returns what has a device number, or nil.
 func (k *Kernel) storage(dev dm.DevNo) storage {
-	if d, ok := k.disks[dev]; ok {
+	if d := k.disk(dev); d != nil {
 		return d
 	}
 	if minor := int(dev.Minor()); dev.Major() == Major && minor < len(k.devices) && k.devices[minor] != nil {

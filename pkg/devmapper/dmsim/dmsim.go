@@ -28,15 +28,17 @@ const (
 // A Kernel is a machine with disks and device-mapper. It implements dm.Watcher.
 type Kernel struct {
 	mu      sync.Mutex
-	changed *sync.Cond // something that a waiter may wait for has changed
-	disks   map[dm.DevNo]*Disk
-	devices []*device // by minor; nil where there is none
-	events  uint64    // global event number
+	changed *sync.Cond       // something that a waiter may wait for has changed
+	disks   []*Disk          // by minor
+	devices []*device        // by minor; nil where there is none
+	events  uint64           // global event number
+	files   map[uint64]*File // open, by number
+	opened  uint64           // the next file's number
 }
 
 // New returns a machine without disks.
 func New() *Kernel {
-	k := &Kernel{disks: map[dm.DevNo]*Disk{}}
+	k := &Kernel{files: map[uint64]*File{}}
 	k.changed = sync.NewCond(&k.mu)
 	return k
 }

@@ -23,6 +23,8 @@ func (m machine) NewDisk(size dm.Sectors) (dmtest.Disk, error) {
 
 func (m machine) Open(i dm.Info) (dmtest.File, error) { return m.sim.Open(i.Dev) }
 
+func (m machine) OpenExclusive(i dm.Info) (dmtest.File, error) { return m.sim.OpenExclusive(i.Dev) }
+
 // PowerCut keeps what was written, flushed or not, as the stories expect.
 func (m machine) PowerCut() error {
 	m.sim.PowerCut(func(*dmsim.Disk, int64) bool { return true })

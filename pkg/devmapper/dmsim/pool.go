@@ -12,6 +12,9 @@ import (
 // superblockMagic opens the only metadata block that a disk shows to readers.
 const superblockMagic = 27022010
 
+// heldRoot is where a held metadata snapshot is said to lie.
+const heldRoot = 10
+
 // A poolMode is more than a status line tells: out of metadata prints as ro.
 type poolMode int
 
@@ -40,7 +43,6 @@ type pool struct {
 	lowWater  bool // its event has been raised since the last resume
 	inService bool // something has changed since the pool was opened
 	check     bool // the metadata needs a check
-	commits   uint64
 	tables    int
 	open      map[dm.DeviceID]int // by thin tables
 }
@@ -106,16 +108,25 @@ func diskBelow(s storage) *Disk {
 	if !ok {
 		return s.(*Disk)
 	}
-	if d.live == nil || d.live.segments[0].line.Length != d.size() {
+	if d.live == nil {
 		return nil
 	}
 	switch t := d.live.segments[0].target.(type) {
 	case linear:
-		return diskBelow(t.below)
+		return t.disk()
 	case flakey:
-		return diskBelow(t.below)
+		return t.disk()
 	}
 	return nil
+}
+
+// disk returns nil for what does not begin where the disk does: a disk knows of
+// one pool only, at its begin.
+func (l linear) disk() *Disk {
+	if l.start != 0 {
+		return nil
+	}
+	return diskBelow(l.below)
 }
 
 // openMetadata reads the metadata, and formats a device that begins with zeros.
@@ -131,7 +142,7 @@ func (p *pool) openMetadata(conf dm.ThinPool) error {
 		p.meta = newMetadata(conf.BlockSize, uint64(p.metaStore.size()/dm.MetadataBlockSize))
 		p.inService = true
 		return p.writeMetadata()
-	case p.disk.metadata == nil:
+	case p.disk.committing() == nil:
 		return unix.EILSEQ
 	case p.disk.metadata.blockSize != conf.BlockSize:
 		return unix.EINVAL
@@ -166,17 +177,17 @@ func (p *pool) writeMetadata() error {
 // and the transaction id alone, and tells whether it reached the disk.
 func (p *pool) writeSuperblock() (landed bool, err error) {
 	var super page
-	p.commits++
 	binary.LittleEndian.PutUint64(super[32:], superblockMagic)
 	binary.LittleEndian.PutUint64(super[48:], p.meta.transactionID)
-	binary.LittleEndian.PutUint64(super[pageSize-8:], p.commits)
-	kept := p.disk.metadata
+	before := p.disk.page(0)
 	if err := p.metaStore.write(0, super[:]); err != nil {
 		return false, err
 	}
 	found := p.disk.page(0)
-	p.disk.metadata = kept // the write was the pool's own
-	return found != nil && *found == super, p.metaStore.flush()
+	if landed = found != before; landed {
+		p.disk.super = found
+	}
+	return landed, p.metaStore.flush()
 }
 
 // commit makes the metadata durable. A pool whose commit fails goes back to the
@@ -199,12 +210,16 @@ func (p *pool) commit() {
 
 func (p *pool) abort() {
 	var first page
-	if err := p.metaStore.read(0, first[:]); err != nil || p.disk.metadata == nil {
+	err := p.metaStore.read(0, first[:])
+	committed := p.disk.committing()
+	if committed != nil {
+		p.meta = committed
+		p.meta.rollback() // also if it cannot be read now: another pool may open it
+	}
+	if err != nil || committed == nil {
 		p.setMode(modeFail)
 		return
 	}
-	p.meta = p.disk.metadata
-	p.meta.rollback()
 	p.check = true
 	p.setMode(modeReadOnly)
 }
@@ -256,7 +271,8 @@ func (t *poolTarget) resize() error {
 	if data == p.meta.dataBlocks && meta == p.meta.blocks || p.check {
 		return nil
 	}
-	p.meta.dataBlocks, p.meta.blocks, p.inService = data, meta, true
+	p.meta.resize(data, meta)
+	p.inService = true
 	p.commit()
 	return nil
 }
@@ -296,7 +312,7 @@ func (t *poolTarget) status() string {
 		}[p.mode],
 	}
 	if p.meta.held {
-		s.HeldRoot = 10
+		s.HeldRoot = heldRoot
 	}
 	switch {
 	case p.options.IgnoreDiscard:
@@ -351,13 +367,13 @@ func (p *pool) change(verb string, args []string) error {
 		if p.commit(); p.mode >= modeOutOfMetadata {
 			return unix.EPERM
 		}
-		p.meta.setHeld(true)
+		p.meta.hold()
 		return nil
 	case "release_metadata_snap0":
 		if !p.meta.held {
 			return unix.EINVAL
 		}
-		p.meta.setHeld(false)
+		p.meta.release()
 		return nil
 	}
 	return unix.EINVAL

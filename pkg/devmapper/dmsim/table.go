@@ -12,7 +12,7 @@ import (
 // A table is a device's behaviour, with what it uses held open.
 type table struct {
 	segments []segment
-	held     []*device // dm devices below
+	held     []storage // disks and dm devices below, claimed
 	below    []dm.DevNo
 }
 
@@ -95,17 +95,18 @@ func (k *Kernel) newTarget(d *device, t *table, line dm.Line) (target, error) {
 	return nil, unix.EINVAL
 }
 
-// hold opens the device of that number for t.
+// hold opens the device of that number for t, and claims it.
 func (k *Kernel) hold(t *table, dev dm.DevNo) (storage, error) {
 	s := k.storage(dev)
 	if s == nil {
 		return nil, unix.ENXIO
 	}
-	t.below = append(t.below, dev)
-	if d, ok := s.(*device); ok {
-		d.opens++
-		t.held = append(t.held, d)
+	if err := s.claimed().byTable(); err != nil {
+		return nil, err
 	}
+	s.open()
+	t.held = append(t.held, s)
+	t.below = append(t.below, dev)
 	return s, nil
 }
 
@@ -115,8 +116,9 @@ func (t *table) close() {
 			c.close()
 		}
 	}
-	for _, d := range t.held {
-		d.close()
+	for _, s := range t.held {
+		s.claimed().tables--
+		s.close()
 	}
 }
 

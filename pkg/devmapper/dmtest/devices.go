@@ -221,6 +221,76 @@ var deviceStories = []story{
 		l.equal(l.info(v.Device).OpenCount, 1)
 		l.refused(v.Remove(), unix.EBUSY)
 	}},
+	{"exclusive is against exclusive", func(l *lab) {
+		d := l.device("zero", "", dm.Whole(mib, dm.Zero{}))
+		a, b := l.openDevice(d), l.openExclusive(d)
+		_, err := l.OpenExclusive(l.info(d))
+		l.refused(err, unix.EBUSY)
+		l.equal(l.info(d).OpenCount, 2)
+		c := l.openDevice(d)
+		c.writeBlock(0, 1)
+		l.must(a.Close())
+		l.must(c.Close())
+		_, err = l.OpenExclusive(l.info(d)) // they had nothing to let go
+		l.refused(err, unix.EBUSY)
+		l.must(b.Close())
+		l.must(l.openExclusive(d).Close())
+	}},
+	{"exclusive is against tables", func(l *lab) {
+		zero := l.device("zero", "", dm.Whole(mib, dm.Zero{}))
+		above := dm.Whole(mib, dm.Linear{Dev: l.info(zero).Dev})
+		a, err := dm.Create(l.kernel, l.name("linear"), "")
+		l.must(err)
+		l.removeAtEnd(a)
+		v := l.openExclusive(zero)
+		l.refused(a.Load(above), unix.EBUSY)
+		l.equal(l.info(zero).OpenCount, 1)
+		l.must(v.Close())
+
+		l.must(a.Load(above)) // an inactive table holds it too
+		_, err = l.OpenExclusive(l.info(zero))
+		l.refused(err, unix.EBUSY)
+		l.must(l.openDevice(zero).Close())
+		b := l.device("linear", "", above) // tables share
+		l.must(a.ClearInactive())
+		_, err = l.OpenExclusive(l.info(zero))
+		l.refused(err, unix.EBUSY)
+		l.must(b.Remove())
+		l.must(l.openExclusive(zero).Close())
+	}},
+	{"exclusive is against pools and thins", func(l *lab) {
+		p := l.pool()
+		p.create(1)
+		_, err := l.OpenExclusive(l.info(p.flakey))
+		l.refused(err, unix.EBUSY)
+		mine := l.openExclusive(p.Device) // no thin is active
+		_, err = dm.Activate(l.kernel, l.name("thin"), "", p.thinTable(1))
+		l.refused(err, unix.EBUSY)
+		l.must(p.CreateThin(2)) // messages pass
+		l.must(mine.Close())
+		v := p.open(1)
+		_, err = l.OpenExclusive(l.info(p.Device))
+		l.refused(err, unix.EBUSY)
+		v.deactivate()
+		l.must(p.Remove())
+		l.must(l.openExclusive(p.flakey).Close())
+	}},
+	{"what is open exclusively works as ever", func(l *lab) {
+		p := l.pool()
+		p.create(1)
+		d := l.device("thin", "", p.thinTable(1))
+		v := l.openExclusive(d)
+		v.writeBlock(0, 1)
+		l.must(d.WhileSuspended(0, func() error { return p.CreateSnap(2, 1) }))
+		larger := p.thinTable(1)
+		larger[0].Length *= 2
+		l.must(d.Swap(larger, 0))
+		v.wantBlock(0, 1)
+		l.refused(d.Remove(), unix.EBUSY)
+		l.must(d.RemoveDeferred())
+		l.must(v.Close())
+		l.waitFor("the device to go", func() bool { _, err := d.Info(); return err != nil })
+	}},
 	{"deferred removal", func(l *lab) {
 		v := l.openDevice(l.device("deferred", "", dm.Whole(mib, dm.Zero{})))
 		l.must(v.RemoveDeferred())

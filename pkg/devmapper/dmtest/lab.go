@@ -229,6 +229,18 @@ func (l *lab) openDevice(d dm.Device) *volume {
 	l.Helper()
 	f, err := l.Open(l.info(d))
 	l.must(err)
+	return l.opened(d, f)
+}
+
+func (l *lab) openExclusive(d dm.Device) *volume {
+	l.Helper()
+	f, err := l.OpenExclusive(l.info(d))
+	l.must(err)
+	return l.opened(d, f)
+}
+
+// opened closes f at the end of the story.
+func (l *lab) opened(d dm.Device, f File) *volume {
 	v := &volume{Device: d, File: f, lab: l}
 	l.Cleanup(func() { l.must(v.Close()) })
 	return v

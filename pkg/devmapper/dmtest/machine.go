@@ -20,6 +20,9 @@ type Machine interface {
 	NewDisk(size dm.Sectors) (Disk, error)
 	// Open opens a dm device for I/O.
 	Open(dm.Info) (File, error)
+	// OpenExclusive opens a dm device with O_EXCL, as those do who want it for
+	// themselves: a mount, a mkfs.
+	OpenExclusive(dm.Info) (File, error)
 	// PowerCut ends the machine's life and boots it again: dm devices are gone,
 	// disks keep what was written to them. Files and disks stay usable for their
 	// Close and for building anew.

@@ -102,8 +102,12 @@ func (m *realMachine) NewDisk(size dm.Sectors) (Disk, error) {
 	return disk, nil
 }
 
-func (m *realMachine) Open(i dm.Info) (File, error) {
-	f, err := dm.OpenNode(i, os.O_RDWR|unix.O_DIRECT|unix.O_CLOEXEC)
+func (m *realMachine) Open(i dm.Info) (File, error) { return m.open(i, 0) }
+
+func (m *realMachine) OpenExclusive(i dm.Info) (File, error) { return m.open(i, unix.O_EXCL) }
+
+func (m *realMachine) open(i dm.Info, flags int) (File, error) {
+	f, err := dm.OpenNode(i, os.O_RDWR|unix.O_DIRECT|unix.O_CLOEXEC|flags)
 	if err != nil {
 		return nil, err
 	}
@@ -231,18 +235,8 @@ func (f *file) Close() error {
 	return f.File.Close()
 }
 
-// aligned calls do with a buffer of whole pages.
-func aligned(length int, do func([]byte) (int, error)) (int, error) {
-	b, err := unix.Mmap(-1, 0, length, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
-	if err != nil {
-		return 0, err
-	}
-	n, err := do(b)
-	return n, errors.Join(err, unix.Munmap(b))
-}
-
 func (f *file) ReadAt(b []byte, at int64) (int, error) {
-	return aligned(len(b), func(buffer []byte) (int, error) {
+	return dm.WithAligned(len(b), func(buffer []byte) (int, error) {
 		n, err := f.File.ReadAt(buffer, at)
 		copy(b, buffer[:n])
 		return n, err
@@ -250,7 +244,7 @@ func (f *file) ReadAt(b []byte, at int64) (int, error) {
 }
 
 func (f *file) WriteAt(b []byte, at int64) (int, error) {
-	return aligned(len(b), func(buffer []byte) (int, error) {
+	return dm.WithAligned(len(b), func(buffer []byte) (int, error) {
 		copy(buffer, b)
 		n, err := f.File.WriteAt(buffer, at)
 		if n < len(b) && err == nil {

@@ -60,6 +60,23 @@ var snapshotStories = []story{
 		l.equal(p.status().Data.Used, uint64(1))
 		p.open(2).wantBlock(0, 1)
 	}},
+	{"a held metadata snapshot keeps what is deleted", func(l *lab) {
+		p, v := l.volume()
+		v.writeBlock(0, 1)
+		v.writeBlock(1, 2)
+		l.must(v.Sync())
+		l.must(p.ReserveMetadataSnap())
+		v.writeBlock(0, 3) // in place: the data is not held, only its block
+		v.wantBlock(0, 3)
+		v.writeBlock(2, 4)
+		l.must(v.Sync())
+		l.equal(p.status().Data.Used, uint64(3))
+		v.deactivate()
+		l.must(p.Delete(1))
+		l.equal(p.status().Data.Used, uint64(2))
+		l.must(p.ReleaseMetadataSnap())
+		l.equal(p.status().Data.Used, uint64(0))
+	}},
 	{"of a snapshot", func(l *lab) {
 		p := l.pool()
 		p.create(1)
