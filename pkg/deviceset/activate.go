@@ -1,0 +1,121 @@
+package deviceset
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
+)
+
+// ActivateDevice makes a block device of a device and returns the path of its node,
+// such as /dev/dm-7. A device that is active already is no error. One that was made
+// read-only refuses writes.
+func (s *DeviceSet) ActivateDevice(hash string) (path string, err error) {
+	name := s.named(hash)
+	unlock := s.locks.lock(name)
+	defer unlock()
+	info, err := s.activateNamed(name)
+	if err != nil {
+		return "", failed("activate device", hash, err)
+	}
+	return info.Node(), nil
+}
+
+// activateNamed activates a device whose lock the caller holds.
+func (s *DeviceSet) activateNamed(name string) (dm.Info, error) {
+	if err := s.up(); err != nil {
+		return dm.Info{}, err
+	}
+	d, err := s.usable(name)
+	if err != nil {
+		return dm.Info{}, err
+	}
+	return s.pool.activate(d.ID, d.Size, d.ReadOnly)
+}
+
+// DeactivateDevice takes the block device of a device away; that there is none is
+// no error. One that is open or mounted is ErrBusy, and stays.
+func (s *DeviceSet) DeactivateDevice(hash string) error {
+	name := s.named(hash)
+	unlock := s.locks.lock(name)
+	defer unlock()
+	if err := s.up(); err != nil {
+		return failed("deactivate device", hash, err)
+	}
+	d, err := s.lookup(name)
+	if err == nil {
+		err = s.deactivate(d)
+	}
+	return failed("deactivate device", hash, err)
+}
+
+func (s *DeviceSet) deactivate(d device) error {
+	err := ignoring(s.pool.thin(d.ID).Remove(), unix.ENXIO)
+	if isBusy(err) {
+		return fmt.Errorf("%w: %w", ErrBusy, err)
+	}
+	return err
+}
+
+// activate makes a thin active, or finds it so: with another size it gets the one
+// that the journal has. Whatever else is wrong with what is there is not mended: it
+// is not ours.
+func (p *pool) activate(id dm.DeviceID, size int64, readOnly bool) (dm.Info, error) {
+	d := p.thin(id)
+	info, err := d.Info()
+	if err == nil && info.RemovalDeferred() {
+		// Once more wanted. EBUSY and ENXIO mean that it is going or gone.
+		if err = d.CancelDeferredRemove(); isBusy(err) {
+			return dm.Info{}, fmt.Errorf("%w: it is being removed", ErrUnavailable)
+		}
+	}
+	switch {
+	case errors.Is(err, unix.ENXIO):
+		return p.activateNew(id, size, readOnly)
+	case err != nil:
+		return dm.Info{}, err
+	}
+	if err := settleDevice(d); err != nil {
+		return dm.Info{}, err
+	}
+	if err := p.fit(d, p.thinTable(id, size)); errors.Is(err, unix.ENXIO) {
+		return p.activateNew(id, size, readOnly) // it had no table
+	} else if err != nil {
+		return dm.Info{}, err
+	}
+	return d.Info()
+}
+
+func (p *pool) activateNew(id dm.DeviceID, size int64, readOnly bool) (dm.Info, error) {
+	how := dm.Activate
+	if readOnly {
+		how = dm.ActivateReadOnly
+	}
+	d, err := how(p.kernel, p.dmName(thinSuffix(id)), p.dmUUID(thinSuffix(id)), p.thinTable(id, size))
+	switch {
+	case errors.Is(err, unix.ENODATA):
+		return dm.Info{}, fmt.Errorf("%w: thin device %d: %w", ErrLost, id, err)
+	case isBusy(err):
+		return dm.Info{}, fmt.Errorf("%w: a device has its name or uuid: %w", ErrForeign, err)
+	case err != nil:
+		return dm.Info{}, err
+	}
+	return d.Info()
+}
+
+// fit gives an active thin the table that it should have, if it is the same thin.
+// A shorter table is followed by a longer one, never the other way round.
+func (p *pool) fit(d dm.Device, want dm.Table) error {
+	live, err := d.Table()
+	switch {
+	case err != nil:
+		return err
+	case live.String() == want.String():
+		return nil
+	case len(live) == 1 && live[0].Target == want[0].Target && live.Length() < want.Length():
+		return d.Swap(want, 0)
+	}
+	return fmt.Errorf("%w: device %s has table %q, want %q", ErrForeign, d, live, want)
+}

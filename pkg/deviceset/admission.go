@@ -1,0 +1,85 @@
+package deviceset
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
+)
+
+// statusAge is how old a status may be that admission decides by: what came from
+// the last operation serves the next.
+const statusAge = time.Second
+
+// admit refuses a new device, before the pool hears of it, where it would leave too
+// little. A copy takes no space at once, and any amount later.
+func (s *DeviceSet) admit(want device, copied bool) error {
+	status, err := s.pool.status(statusAge)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	if copied && status.Mode == dm.PoolOutOfDataSpace {
+		return fmt.Errorf("%w: no device is suspended while the pool is out of data space", ErrPoolFull)
+	}
+	if err := s.admitSpace(status); err != nil {
+		return err
+	}
+	if err := s.admitSize(status, want.promised()); err != nil {
+		return err
+	}
+	if err := s.store.hasRoom(want.weight()); err != nil {
+		return err
+	}
+	if copied {
+		return s.admitSnapshot()
+	}
+	return nil
+}
+
+// promised returns what d adds to the sizes that over-provisioning is about.
+func (d *device) promised() int64 {
+	if d.counts() {
+		return d.Size
+	}
+	return 0
+}
+
+// admitSpace keeps a part of the pool's data and metadata free for what is there.
+func (s *DeviceSet) admitSpace(status dm.PoolStatus) error {
+	for _, check := range []struct {
+		what    string
+		usage   dm.Usage
+		percent int
+		option  string
+	}{
+		{"data", status.Data, s.config.MinFreeSpace, "dm.min_free_space"},
+		{"metadata", status.Metadata, max(s.config.MinFreeSpace, s.config.MinFreeMetadata), "dm.min_free_metadata"},
+	} {
+		if check.percent == 0 {
+			continue
+		}
+		least := max(1, check.usage.Total*uint64(check.percent)/100)
+		if free := check.usage.Free(); free < least {
+			return fmt.Errorf("%w: %d free %s blocks, fewer than the %d that %s=%d%% keeps: delete devices or grow the pool",
+				ErrPoolFull, free, check.what, least, check.option, check.percent)
+		}
+	}
+	return nil
+}
+
+// admitSize keeps what is promised within the ratio to what there is.
+func (s *DeviceSet) admitSize(status dm.PoolStatus, more int64) error {
+	if more <= 0 || s.config.OverProvision == 0 {
+		return nil
+	}
+	var promised int64
+	s.store.view(func(c *catalog) { promised = c.counted + c.pending })
+	total := float64(status.Data.Total) * float64(s.pool.blockSize.Bytes())
+	limit := int64(min(total*s.config.OverProvision, math.MaxInt64/2))
+	if promised+more > limit {
+		return fmt.Errorf("%w: %d bytes are promised and %d more would exceed dm.overprovision_ratio=%g of the pool's %.0f: delete devices, grow the pool, or raise the ratio",
+			ErrPoolFull, promised, more, s.config.OverProvision, total)
+	}
+	return nil
+}

@@ -1,0 +1,117 @@
+package deviceset
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
+)
+
+// An EventKind is what has happened to a pool.
+type EventKind string
+
+// The kinds.
+const (
+	EventLowData     EventKind = "low on data space"     // fewer blocks are free than the pool's low-water mark
+	EventLowMetadata EventKind = "low on metadata space" // likewise, after what was held back was given
+	EventMode        EventKind = "mode changed"          // such as from rw to out_of_data_space, and back
+	EventGrown       EventKind = "metadata grown"        // what was held back was given to the pool
+)
+
+// An Event is news of the pool.
+type Event struct {
+	Kind   EventKind
+	Status dm.PoolStatus // when it was noticed
+	Err    error         // what was tried about it in vain
+}
+
+// String prints e in one line.
+func (e Event) String() string {
+	text := fmt.Sprintf("%s: %s", e.Kind, e.Status)
+	if e.Err != nil {
+		text += ": " + e.Err.Error()
+	}
+	return text
+}
+
+// eventsKept is how many events wait for somebody to receive them. Further ones
+// are dropped: the status tells what is so.
+const eventsKept = 64
+
+// Events returns the channel of events, which is closed by Shutdown. It is fed by
+// the kernel's own events, not by asking now and then.
+func (s *DeviceSet) Events() <-chan Event { return s.events }
+
+func (s *DeviceSet) emit(e Event) {
+	select {
+	case s.events <- e:
+	default:
+	}
+}
+
+// watch looks at the pool whenever the kernel has an event, of which it raises many
+// for all of the machine's devices, and acts on what has changed.
+func (s *DeviceSet) watch(ctx context.Context) {
+	if s.up() != nil {
+		return
+	}
+	w, err := s.machine.Watch()
+	if err != nil {
+		s.emit(Event{Kind: EventMode, Err: fmt.Errorf("watch the pool: %w", err)})
+		return
+	}
+	defer func() { _ = w.Close() }() // it was only read
+	var last dm.PoolStatus
+	for first := true; ; first = false {
+		if status, err := s.pool.status(0); err == nil {
+			s.news(first, last, status)
+			last = status
+		}
+		if w.Wait(ctx) != nil {
+			return
+		}
+		time.Sleep(debounce)
+	}
+}
+
+// debounce is how long events of others are let pass as one.
+const debounce = 10 * time.Millisecond
+
+// news tells what is new in a status, and does about it what can be done.
+func (s *DeviceSet) news(first bool, last, now dm.PoolStatus) {
+	if lowMetadata(now) && (first || !lowMetadata(last)) {
+		s.relieveMetadata(now)
+	}
+	if s.lowData(now) && (first || !s.lowData(last)) {
+		s.emit(Event{Kind: EventLowData, Status: now})
+	}
+	if !first && (now.Mode != last.Mode || now.NeedsCheck != last.NeedsCheck) {
+		s.emit(Event{Kind: EventMode, Status: now})
+		s.worker.wake()
+	}
+}
+
+func (s *DeviceSet) lowData(status dm.PoolStatus) bool {
+	return status.Known() && status.Data.Free() <= status.Data.Total/lowWaterPart
+}
+
+// lowMetadata is the kernel's own mark, or the end of metadata itself.
+func lowMetadata(status dm.PoolStatus) bool {
+	return status.Known() && (status.Metadata.Free() < status.MetadataLowWater || status.OutOfMetadata())
+}
+
+// relieveMetadata gives the pool what is held back of its metadata, so that deletes
+// stay possible.
+func (s *DeviceSet) relieveMetadata(status dm.PoolStatus) {
+	gave, err := s.giveRest()
+	kind := EventLowMetadata
+	if gave && err == nil {
+		kind = EventGrown
+		if s.pool != nil {
+			status, err = s.pool.status(0)
+		}
+	}
+	s.emit(Event{Kind: kind, Status: status, Err: err})
+	s.worker.wake()
+}

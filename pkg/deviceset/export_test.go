@@ -1,0 +1,20 @@
+package deviceset
+
+import "context"
+
+// OpenQuiet is Open without the worker and the watch, and with a label of so many
+// bytes, for tests that decide themselves what happens when.
+func OpenQuiet(m Machine, root string, label int64, options ...string) (*DeviceSet, error) {
+	s, err := prepare(m, root, options, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	s.config.label = label
+	if err := s.openOrClose(true); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Finish does what the worker would do now.
+func (s *DeviceSet) Finish() { s.finish(context.Background()) }

@@ -1,0 +1,144 @@
+package deviceset
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
+	"github.com/csi-dmthin/csi-dmthin/pkg/filesystem"
+)
+
+// GrowDevice makes a device size bytes large, rounded up to whole blocks, while it
+// is in use or not. The size that it has is no error; less is ErrTooSmall. A file
+// system on it stays as large as it was: see GrowFilesystem.
+//
+// The new size is durable before the device has it, so a device never has more than
+// the next start would give it.
+func (s *DeviceSet) GrowDevice(hash string, size int64) error {
+	return failed("grow device", hash, s.growDevice(s.named(hash), size))
+}
+
+func (s *DeviceSet) growDevice(name string, size int64) error {
+	unlock := s.locks.lock(name)
+	defer unlock()
+	if err := s.up(); err != nil {
+		return err
+	}
+	d, err := s.usable(name)
+	if err != nil {
+		return err
+	}
+	if size, err = s.wholeBlocks(size); err != nil {
+		return err
+	}
+	switch {
+	case size < d.Size:
+		return fmt.Errorf("%w: %d bytes, it has %d", ErrTooSmall, size, d.Size)
+	case size > d.Size:
+		if err := s.writeSize(d, size); err != nil {
+			return err
+		}
+	}
+	return s.fitActive(d.ID, size)
+}
+
+func (s *DeviceSet) writeSize(d device, size int64) error {
+	if err := s.mutable(); err != nil {
+		return err
+	}
+	status, err := s.pool.status(statusAge)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	if status.Mode == dm.PoolOutOfDataSpace {
+		return fmt.Errorf("%w: no device is suspended while the pool is out of data space", ErrPoolFull)
+	}
+	if d.counts() {
+		if err := s.admitSize(status, size-d.Size); err != nil {
+			return err
+		}
+	}
+	return s.commitFact(record{Do: doGrow, Name: d.Name, Size: size})
+}
+
+// commitFact makes a record durable in both places: no commit of the pool follows
+// that would do it for the label, and it is about to be acknowledged.
+func (s *DeviceSet) commitFact(r record) error {
+	if err := s.store.commit(r); err != nil {
+		return err
+	}
+	if err := s.label.Sync(); err != nil {
+		return fmt.Errorf("%w: flush label: %w", ErrUnavailable, err)
+	}
+	return nil
+}
+
+// fitActive gives a device its size, if it is active.
+func (s *DeviceSet) fitActive(id dm.DeviceID, size int64) error {
+	s.pool.change.RLock()
+	defer s.pool.change.RUnlock()
+	return ignoring(s.pool.fit(s.pool.thin(id), s.pool.thinTable(id, size)), unix.ENXIO)
+}
+
+// GrowFilesystem makes the file system of a mounted device as large as the device.
+// One that is not mounted grows at its next MountDevice.
+func (s *DeviceSet) GrowFilesystem(ctx context.Context, hash string) error {
+	return failed("grow file system of", hash, s.growFilesystem(ctx, s.named(hash)))
+}
+
+func (s *DeviceSet) growFilesystem(ctx context.Context, name string) error {
+	unlock := s.locks.lock(name)
+	defer unlock()
+	if err := s.up(); err != nil {
+		return err
+	}
+	d, err := s.usable(name)
+	if err != nil {
+		return err
+	}
+	info, err := s.pool.thin(d.ID).Info()
+	if errors.Is(err, unix.ENXIO) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	points, err := s.machine.MountPoints(info.Dev)
+	if err != nil || len(points) == 0 {
+		return err
+	}
+	return s.machine.GrowFS(ctx, info, points[0], filesystem.Type(d.FS))
+}
+
+// SetLabels replaces the labels of a device: what the caller wants kept with it.
+func (s *DeviceSet) SetLabels(hash string, labels map[string]string) error {
+	name := s.named(hash)
+	unlock := s.locks.lock(name)
+	defer unlock()
+	return failed("label device", hash, s.setLabels(name, labels))
+}
+
+func (s *DeviceSet) setLabels(name string, labels map[string]string) error {
+	if err := checkLabels(labels); err != nil {
+		return err
+	}
+	if err := s.up(); err != nil {
+		return err
+	}
+	d, err := s.lookup(name)
+	if err != nil {
+		return err
+	}
+	if err := s.mutable(); err != nil {
+		return err
+	}
+	after := d
+	after.Labels = labels
+	if err := s.store.hasRoom(after.weight() - d.weight()); err != nil {
+		return err
+	}
+	return s.commitFact(record{Do: doLabel, Name: name, Labels: labels})
+}

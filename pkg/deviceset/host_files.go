@@ -1,0 +1,179 @@
+package deviceset
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/csi-dmthin/csi-dmthin/pkg/devmapper/loop"
+)
+
+// Lock takes root with flock(2) on a file in it.
+func (*Host) Lock(root string) (io.Closer, error) {
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(root, "lock"), os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = fmt.Errorf("%w: %s is locked", ErrInUse, f.Name())
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// slotPaths are those of the journal's files.
+func slotPaths(root string) [2]string {
+	return [2]string{filepath.Join(root, "state.0"), filepath.Join(root, "state.1")}
+}
+
+// MakeSlots makes the journal's files. The first one gets its name last, so either
+// both are there and whole, or one is missing.
+func (*Host) MakeSlots(root string, size int64) error {
+	paths := slotPaths(root)
+	if err := os.Remove(paths[0]); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	fresh := paths[0] + ".new"
+	for _, path := range []string{paths[1], fresh} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := growFile(path, size, true); err != nil {
+			return err
+		}
+	}
+	if err := syncDir(root); err != nil {
+		return err
+	}
+	if err := os.Rename(fresh, paths[0]); err != nil {
+		return err
+	}
+	return syncDir(root)
+}
+
+// OpenSlots opens the journal's files.
+func (*Host) OpenSlots(root string) (slots [2]Block, err error) {
+	for i, path := range slotPaths(root) {
+		f, err := openDirect(path, os.O_RDWR|unix.O_CLOEXEC)
+		if err != nil {
+			if i > 0 {
+				err = errors.Join(err, slots[0].Close())
+			}
+			return [2]Block{}, err
+		}
+		slots[i] = &hostBlock{f}
+	}
+	return slots, nil
+}
+
+// growFile makes a file of size bytes or more. With full set it is written rather
+// than only made longer; killed in the midst, it is shorter, and grows on the next
+// time.
+func growFile(path string, size int64, full bool) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	have, err := f.Seek(0, io.SeekEnd)
+	switch {
+	case err != nil || have >= size:
+	case full:
+		err = writeZeros(f, have, size)
+	default:
+		err = f.Truncate(size)
+	}
+	if err == nil && have < size {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+func writeZeros(f *os.File, from, to int64) error {
+	zeros := make([]byte, mib)
+	for from < to {
+		n, err := f.WriteAt(zeros[:min(mib, to-from)], from)
+		if err != nil {
+			return err
+		}
+		from += int64(n)
+	}
+	return nil
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// OpenFile attaches a file as a loop device, or finds it attached: the pool of a
+// process that died holds it.
+func (*Host) OpenFile(path string, size int64, full bool) (Disk, error) {
+	if err := prepareFile(path, size, full); err != nil {
+		return nil, err
+	}
+	attached, err := attach(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := attached.UpdateCapacity(); err != nil {
+		return nil, errors.Join(err, attached.Close())
+	}
+	d, err := openBlockDevice(attached.Name(), os.O_RDWR)
+	if err != nil {
+		return nil, errors.Join(err, attached.Close())
+	}
+	d.loop, d.file = attached, path
+	return d, nil
+}
+
+func prepareFile(path string, size int64, full bool) error {
+	if size == 0 {
+		_, err := os.Stat(path)
+		return err
+	}
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if err := growFile(path, size, full); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+func attach(path string) (*loop.Device, error) {
+	found, err := loop.Find(path)
+	if err != nil {
+		return nil, err
+	}
+	if len(found) == 0 {
+		return loop.Attach(path, loop.Options{Autoclear: true})
+	}
+	for _, other := range found[1:] {
+		err = errors.Join(err, other.Close())
+	}
+	return found[0], err
+}
+
+// FreeSpace returns what the file system of a path has free for everybody.
+func (*Host) FreeSpace(path string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return 0, &fs.PathError{Op: "statfs", Path: path, Err: err}
+	}
+	return int64(st.Bavail) * st.Bsize, nil
+}

@@ -1,0 +1,400 @@
+package simulated
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
+	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
+	"github.com/csi-dmthin/csi-dmthin/pkg/devmapper/dmfault"
+	"github.com/csi-dmthin/csi-dmthin/pkg/devmapper/dmsim"
+)
+
+// A Machine is a World as one process has it: a deviceset.Machine. When the process
+// is dead, whatever it asks answers dmfault.ErrCrashed.
+type Machine struct {
+	*dmsim.Kernel
+	world *World
+	plan  *dmfault.Plan
+
+	mu    sync.Mutex
+	dead  bool
+	open  map[io.Closer]struct{}
+	steps []string // if Trace was called
+	trace bool
+	syncs int
+}
+
+var _ deviceset.Machine = (*Machine)(nil)
+
+// Trace makes the machine write down its steps.
+func (m *Machine) Trace() { m.trace = true }
+
+// Steps returns the steps since the last call.
+func (m *Machine) Steps() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	steps := m.steps
+	m.steps = nil
+	return steps
+}
+
+// step carries out a step by the plan.
+func (m *Machine) step(what string, do func() error) error {
+	m.mu.Lock()
+	dead := m.dead
+	if m.trace && !dead {
+		m.steps = append(m.steps, what)
+	}
+	m.mu.Unlock()
+	switch {
+	case dead:
+		return dmfault.ErrCrashed
+	case m.plan == nil:
+		return do()
+	}
+	return m.plan.Do(what, do)
+}
+
+// Do asks the kernel.
+func (m *Machine) Do(r dm.Request) (reply dm.Reply, err error) {
+	err = m.step(r.String(), func() (err error) {
+		reply, err = m.Kernel.Do(r)
+		return err
+	})
+	if err != nil {
+		return dm.Reply{}, err
+	}
+	return reply, nil
+}
+
+// ID returns the machine's id.
+func (m *Machine) ID() string {
+	m.world.mu.Lock()
+	defer m.world.mu.Unlock()
+	return m.world.id
+}
+
+// Now is a second later at each call.
+func (m *Machine) Now() time.Time { return m.world.tick() }
+
+// die closes what the process has open.
+func (m *Machine) die() {
+	m.mu.Lock()
+	m.dead = true
+	open := m.open
+	m.open = nil
+	m.mu.Unlock()
+	for c := range open {
+		_ = c.Close() // whoever dies does not ask
+	}
+}
+
+// keep notes what is to be closed when the process dies.
+func (m *Machine) keep(c io.Closer) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.open == nil {
+		m.open = map[io.Closer]struct{}{}
+	}
+	m.open[c] = struct{}{}
+}
+
+// release closes what was kept, unless the process is dead.
+func (m *Machine) release(c io.Closer) error {
+	m.mu.Lock()
+	_, open := m.open[c]
+	delete(m.open, c)
+	crashed := m.dead || m.plan != nil && m.plan.Crashed()
+	if open && crashed {
+		m.keepLocked(c)
+	}
+	m.mu.Unlock()
+	if crashed {
+		return dmfault.ErrCrashed
+	}
+	if !open {
+		return nil
+	}
+	return c.Close()
+}
+
+func (m *Machine) keepLocked(c io.Closer) { m.open[c] = struct{}{} }
+
+// Lock takes a root for the process.
+func (m *Machine) Lock(root string) (io.Closer, error) {
+	m.world.mu.Lock()
+	defer m.world.mu.Unlock()
+	if other := m.world.locks[root]; other != nil {
+		return nil, fmt.Errorf("%w: %s is locked", deviceset.ErrInUse, root)
+	}
+	m.world.locks[root] = m
+	return lock{m, root}, nil
+}
+
+type lock struct {
+	machine *Machine
+	root    string
+}
+
+func (l lock) Close() error {
+	l.machine.world.mu.Lock()
+	defer l.machine.world.mu.Unlock()
+	if l.machine.world.locks[l.root] == l.machine {
+		delete(l.machine.world.locks, l.root)
+	}
+	return nil
+}
+
+func slotPaths(root string) [2]string { return [2]string{root + "/state.0", root + "/state.1"} }
+
+// SlotPaths returns the paths of the journal's files.
+func SlotPaths(root string) [2]string { return slotPaths(root) }
+
+// MakeSlots makes the journal's files, which are there when all of it is done.
+func (m *Machine) MakeSlots(root string, size int64) error {
+	if err := m.step("forget old journal", func() error { m.world.RemoveRoot(root); return nil }); err != nil {
+		return err
+	}
+	return m.step("make journal", func() error {
+		for _, path := range slotPaths(root) {
+			m.world.NewDisk(path, size)
+		}
+		m.world.mu.Lock()
+		defer m.world.mu.Unlock()
+		m.world.slots[root] = size
+		return nil
+	})
+}
+
+// OpenSlots opens the journal's files.
+func (m *Machine) OpenSlots(root string) (slots [2]deviceset.Block, err error) {
+	m.world.mu.Lock()
+	size, there := m.world.slots[root]
+	m.world.mu.Unlock()
+	if !there {
+		return slots, &fs.PathError{Op: "open", Path: slotPaths(root)[0], Err: fs.ErrNotExist}
+	}
+	for i, path := range slotPaths(root) {
+		b, err := m.openPath(fmt.Sprintf("slot %d", i), path, size)
+		if err != nil {
+			return slots, err
+		}
+		b.refusal = m.world.refusal
+		slots[i] = b
+	}
+	return slots, nil
+}
+
+func (m *Machine) openPath(what, path string, size int64) (*block, error) {
+	m.world.mu.Lock()
+	dev, ok := m.world.files[path]
+	m.world.mu.Unlock()
+	if !ok {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
+	}
+	return m.openDev(what, dev, size, m.Kernel.Open)
+}
+
+func (m *Machine) openDev(what string, dev dm.DevNo, size int64, open func(dm.DevNo) (*dmsim.File, error)) (*block, error) {
+	b := &block{machine: m, what: what, size: size}
+	err := m.step("open "+what, func() (err error) {
+		b.File, err = open(dev)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	m.keep(b.File)
+	return b, nil
+}
+
+// A block is a disk or device, open.
+type block struct {
+	*dmsim.File
+	machine *Machine
+	what    string
+	size    int64
+	refusal func() error
+}
+
+func (b *block) Size() (int64, error) { return b.size, nil }
+
+func (b *block) ReadAt(p []byte, at int64) (n int, err error) {
+	err = b.machine.step("read "+b.what, func() (err error) {
+		n, err = b.File.ReadAt(p, at)
+		return err
+	})
+	return n, err
+}
+
+func (b *block) WriteAt(p []byte, at int64) (n int, err error) {
+	err = b.machine.step("write "+b.what, func() (err error) {
+		if b.refusal != nil && b.refusal() != nil {
+			return &fs.PathError{Op: "write", Path: b.what, Err: b.refusal()}
+		}
+		n, err = b.File.WriteAt(p, at)
+		return err
+	})
+	return n, err
+}
+
+func (b *block) Sync() error { return b.machine.step("sync "+b.what, b.File.Sync) }
+
+func (b *block) Discard(at, length int64) error {
+	return b.machine.step("discard "+b.what, func() error { return b.File.Discard(at, length) })
+}
+
+func (b *block) Close() error { return b.machine.release(b.File) }
+
+// A disk is a file or a disk, by its path.
+type disk struct {
+	*block
+	path string
+	dev  dm.DevNo
+}
+
+func (d *disk) Path() string  { return d.path }
+func (d *disk) Dev() dm.DevNo { return d.dev }
+
+// Grow makes the disk larger, at the cost of free space.
+func (d *disk) Grow(size int64, full bool) error {
+	return d.machine.step("grow "+d.path, func() error {
+		if !d.isFile() {
+			return fmt.Errorf("%w: %s has %d bytes, want %d", deviceset.ErrInvalid, d.path, d.size, size)
+		}
+		if err := d.machine.world.take(d.size, size, full); err != nil {
+			return err
+		}
+		d.machine.Disk(d.dev).Grow(dm.SectorsIn(size))
+		d.size = max(d.size, size)
+		return nil
+	})
+}
+
+func (d *disk) isFile() bool { return d.what == "file" }
+
+// take takes room for a file that is written in full.
+func (w *World) take(have, size int64, full bool) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if full && size-have > w.free {
+		return unix.ENOSPC
+	}
+	if full {
+		w.free -= max(size-have, 0)
+	}
+	return nil
+}
+
+// OpenFile attaches a file.
+func (m *Machine) OpenFile(path string, size int64, full bool) (deviceset.Disk, error) {
+	existing := m.world.DiskAt(path)
+	if existing == nil && size == 0 {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
+	}
+	if existing == nil {
+		err := m.step("make "+path, func() error {
+			if err := m.world.take(0, size, full); err != nil {
+				return err
+			}
+			m.world.NewDisk(path, size)
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	d, err := m.openDisk("file", path)
+	if err != nil {
+		return nil, err
+	}
+	if size > d.size {
+		return d, d.Grow(size, full)
+	}
+	return d, nil
+}
+
+func (m *Machine) openDisk(what, path string) (*disk, error) {
+	found := m.world.DiskAt(path)
+	if found == nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
+	}
+	b, err := m.openPath(what, path, found.Size().Bytes())
+	if err != nil {
+		return nil, err
+	}
+	return &disk{b, path, found.Dev()}, nil
+}
+
+// OpenDisk opens a disk.
+func (m *Machine) OpenDisk(path string) (deviceset.Disk, error) {
+	d, err := m.openDisk("disk", path)
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// OpenNumber opens a disk or device by its number.
+func (m *Machine) OpenNumber(dev dm.DevNo) (deviceset.Block, error) {
+	var size int64
+	if d := m.Disk(dev); d != nil {
+		size = d.Size().Bytes()
+	}
+	b, err := m.openDev(dev.String(), dev, size, m.Kernel.Open)
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// OpenDevice opens a dm device.
+func (m *Machine) OpenDevice(i dm.Info, exclusive bool) (deviceset.Block, error) {
+	open := m.Kernel.Open
+	if exclusive {
+		open = m.Kernel.OpenExclusive
+	}
+	table, err := dm.ByName(m.Kernel, i.Name).Table()
+	if err != nil {
+		return nil, err
+	}
+	b, err := m.openDev("device", i.Dev, table.Length().Bytes(), open)
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// Metadata opens a pool's metadata.
+func (m *Machine) Metadata(dev dm.DevNo) (deviceset.Metadata, error) {
+	var opened *dmsim.Metadata
+	err := m.step("read metadata", func() (err error) {
+		opened, err = m.MetadataOf(dev)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	m.keep(opened)
+	return metadata{opened, m}, nil
+}
+
+type metadata struct {
+	*dmsim.Metadata
+	machine *Machine
+}
+
+func (m metadata) Close() error { return m.machine.release(m.Metadata) }
+
+// FreeSpace returns what files may still grow by.
+func (m *Machine) FreeSpace(string) (int64, error) {
+	m.world.mu.Lock()
+	defer m.world.mu.Unlock()
+	return m.world.free, nil
+}

@@ -1,0 +1,231 @@
+package deviceset
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
+)
+
+// DiskUsage is how much of something is used, in bytes.
+type DiskUsage struct {
+	Used  uint64
+	Total uint64
+	// Available is what is left, and no more than the file system of a file below
+	// the pool can still give.
+	Available uint64
+}
+
+// Status is what is known of a pool. The first part is that of the devicemapper
+// graph driver; where the pool cannot be asked, its figures are zero and Mode says
+// so.
+type Status struct {
+	PoolName         string
+	DataFile         string // block device; empty for a pool that somebody else made
+	MetadataFile     string
+	DataLoopback     string // the file behind it
+	MetadataLoopback string
+	BaseDeviceFS     string
+	BaseDeviceSize   uint64 // bytes
+	SectorSize       uint64 // the pool's block size, in bytes, despite its name
+	Data             DiskUsage
+	Metadata         DiskUsage
+	MinFreeSpace     uint64 // bytes of data that admission keeps free
+
+	UdevSyncSupported          bool // always false: nobody waits for udev
+	DeferredRemoveEnabled      bool
+	DeferredDeleteEnabled      bool
+	DeferredDeletedDeviceCount uint // devices whose deletion is pending
+
+	PoolUUID             string
+	Mode                 string // rw, out_of_data_space, ro, Fail, Error, or "unavailable"
+	NeedsCheck           bool
+	ErrorIfNoSpace       bool
+	TransactionID        uint64  // the generation: how many processes have changed the pool
+	HeldMetadataSnapshot bool    // somebody holds the metadata for reading
+	MetadataHeldBack     uint64  // bytes that the pool is given when it runs short
+	Snapshots            uint64  // taken so far; they end at 2^24
+	Devices              int     // named ones
+	ProvisionedBytes     uint64  // that over-provisioning counts
+	OverProvisioning     float64 // of them, by the size of the pool's data
+	OpenOperations       int     // creates of which nobody knows yet whether they happened
+
+	Orphans     []dm.DeviceID // thin devices that nobody here has made
+	Ghosts      []string      // devices that the pool has lost
+	Quarantined []dm.DeviceID // thin devices that may not be used
+	ReadOnly    string        // why nothing may be changed; empty if it may
+	Warnings    []string      // from the options
+}
+
+// Status tells what is known of the pool. It never fails, and costs the pool
+// nothing: no flush, no commit.
+func (s *DeviceSet) Status() *Status {
+	st := &Status{
+		UdevSyncSupported: false, DeferredRemoveEnabled: s.config.DeferredRemoval, DeferredDeleteEnabled: s.config.DeferredDeletion,
+		BaseDeviceFS: s.config.FS, BaseDeviceSize: uint64(s.config.BaseSize),
+		Mode: "unavailable", Warnings: slices.Clone(s.warnings),
+	}
+	s.describeCatalog(st)
+	s.describeFindings(st)
+	s.describePool(st)
+	return st
+}
+
+func (s *DeviceSet) describeCatalog(st *Status) {
+	s.store.view(func(c *catalog) {
+		st.PoolUUID, st.SectorSize = c.Pool.UUID, uint64(c.Pool.BlockSize.Bytes())
+		st.Devices, st.DeferredDeletedDeviceCount, st.OpenOperations = len(c.names), uint(c.deletions()), len(c.making)
+		st.ProvisionedBytes = uint64(c.counted)
+		if base := c.devices[baseName(s.config.FS)]; base != nil {
+			st.BaseDeviceSize = uint64(base.Size)
+		}
+		for id := range c.quarantine {
+			st.Quarantined = append(st.Quarantined, id)
+		}
+		for name, err := range s.bad() {
+			if d := c.devices[name]; d != nil && errors.Is(err, ErrQuarantined) {
+				st.Quarantined = append(st.Quarantined, d.ID)
+			}
+		}
+	})
+	slices.Sort(st.Quarantined)
+}
+
+// bad returns the devices that may not be used.
+func (s *DeviceSet) bad() map[string]error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.found.bad // replaced, never changed
+}
+
+func (s *DeviceSet) describeFindings(st *Status) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.Orphans, st.Ghosts = slices.Clone(s.found.orphans), slices.Clone(s.found.ghosts)
+	slices.Sort(st.Ghosts)
+	st.Snapshots = uint64(s.time.value)
+	if err := errors.Join(s.readOnly, s.down); err != nil {
+		st.ReadOnly = err.Error()
+	}
+	if s.found.err != nil {
+		st.Warnings = append(st.Warnings, s.found.err.Error())
+	}
+}
+
+func (s *DeviceSet) describePool(st *Status) {
+	if s.up() != nil {
+		return
+	}
+	p := s.pool
+	st.PoolName = p.String()
+	if !p.existing {
+		s.describeDisks(st)
+	}
+	status, err := p.status(0)
+	if err != nil {
+		return
+	}
+	st.Mode, st.NeedsCheck, st.ErrorIfNoSpace = status.Mode.String(), status.NeedsCheck, status.ErrorIfNoSpace
+	st.TransactionID, st.HeldMetadataSnapshot = status.TransactionID, status.HeldRoot != 0
+	block := uint64(p.blockSize.Bytes())
+	st.Data = usageIn(status.Data, block)
+	st.Metadata = usageIn(status.Metadata, uint64(dm.MetadataBlockSize.Bytes()))
+	st.MinFreeSpace = status.Data.Total * uint64(s.config.MinFreeSpace) / 100 * block
+	if st.Data.Total > 0 {
+		st.OverProvisioning = float64(st.ProvisionedBytes) / float64(st.Data.Total)
+	}
+	if st.DataLoopback != "" {
+		if free, err := s.machine.FreeSpace(st.DataLoopback); err == nil {
+			st.Data.Available = min(st.Data.Available, uint64(max(free, 0)))
+		}
+	}
+}
+
+func (s *DeviceSet) describeDisks(st *Status) {
+	p := s.pool
+	st.DataFile, st.MetadataFile = p.data.Path(), p.metadata.Path()
+	if s.config.kind() == poolLoop {
+		st.DataLoopback, st.MetadataLoopback = s.loopData(), s.loopMetadata()
+	}
+	if size, err := p.metadata.Size(); err == nil {
+		st.MetadataHeldBack = uint64(max((allOf(size) - s.given()).Bytes(), 0))
+	}
+}
+
+func usageIn(u dm.Usage, block uint64) DiskUsage {
+	return DiskUsage{Used: u.Used * block, Total: u.Total * block, Available: u.Free() * block}
+}
+
+// DevStatus is what is known of a device.
+type DevStatus struct {
+	DeviceID            int
+	Size                uint64 // bytes
+	TransactionID       uint64 // of the operation that made it; they rise
+	SizeInSectors       uint64
+	MappedSectors       uint64 // of which there are blocks, shared ones included
+	HighestMappedSector uint64 // 0 where nothing is mapped
+}
+
+// GetDeviceStatus tells what is known of a device. It does not activate it: where
+// the device is not active, the figures are those of the pool's last commit.
+func (s *DeviceSet) GetDeviceStatus(hash string) (*DevStatus, error) {
+	d, err := s.usable(s.named(hash))
+	if err == nil {
+		err = s.up()
+	}
+	if err != nil {
+		return nil, failed("status of device", hash, err)
+	}
+	st := &DevStatus{
+		DeviceID: int(d.ID), Size: uint64(d.Size), TransactionID: d.Op,
+		SizeInSectors: uint64(dm.SectorsIn(d.Size)),
+	}
+	mapped, highest, err := s.mapping(d)
+	st.MappedSectors, st.HighestMappedSector = uint64(mapped), uint64(highest)
+	return st, failed("status of device", hash, err)
+}
+
+// mapping asks the device, or the pool's metadata if it is not active.
+func (s *DeviceSet) mapping(d device) (mapped, highest dm.Sectors, err error) {
+	status, err := s.pool.thin(d.ID).ThinStatus()
+	if err == nil && status.State == dm.ThinOK {
+		return status.Mapped, status.Highest, nil
+	}
+	if err == nil && status.State != dm.ThinClosed {
+		return 0, 0, fmt.Errorf("%w: thin device %d: %s", ErrUnavailable, d.ID, status)
+	}
+	m, err := s.machine.Metadata(s.pool.metaDev)
+	if err != nil {
+		return 0, 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	defer func() { _ = m.Close() }() // it was only read
+	details, err := m.Device(d.ID)
+	if err != nil || details.Mapped == 0 {
+		return 0, 0, err
+	}
+	extent, err := m.Extent(d.ID)
+	return details.Mapped.Sectors(s.pool.blockSize), extent.Sectors(s.pool.blockSize) - 1, err
+}
+
+// DataDevicePath returns the block device with the pool's data; it is empty for a
+// pool that somebody else made.
+func (s *DeviceSet) DataDevicePath() string { return s.diskPath(func(p *pool) Disk { return p.data }) }
+
+// MetadataDevicePath returns the block device with the pool's metadata.
+func (s *DeviceSet) MetadataDevicePath() string {
+	return s.diskPath(func(p *pool) Disk { return p.metadata })
+}
+
+func (s *DeviceSet) diskPath(which func(*pool) Disk) string {
+	if s.pool == nil || which(s.pool) == nil {
+		return ""
+	}
+	return which(s.pool).Path()
+}
+
+// PoolUUID identifies the pool, wherever its disks are put.
+func (s *DeviceSet) PoolUUID() (uuid string) {
+	s.store.view(func(c *catalog) { uuid = c.Pool.UUID })
+	return uuid
+}

@@ -1,0 +1,247 @@
+package deviceset
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset/journal"
+	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
+)
+
+// A store keeps a catalog in two places: under the root, which is synced for each
+// commit, and on the label, which is not, because the commit of the operation that
+// follows makes it durable before the operation's effect (drivers/md/dm-thin.c:
+// commit flushes the data device first).
+//
+// Commits that come while one is being written go together into the next frame.
+// One frame is in flight, so the first that is not whole is the last.
+type store struct {
+	mu      sync.Mutex
+	catalog *catalog
+	root    *journal.Slots
+	label   *journal.Slots
+	head    journal.Header // whose slots these are
+	queue   []*commit
+	lazy    []record // applied, and to be written with the next frame
+	writing bool
+	poison  error // why nothing can be written any more
+	op      uint64
+}
+
+// A commit waits for its records to be durable.
+type commit struct {
+	records []record
+	err     error
+	turn    chan bool // true: write the next frame; false: done
+}
+
+// view calls look with the catalog, which it must neither change nor keep.
+func (s *store) view(look func(*catalog)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	look(s.catalog)
+}
+
+// nextOp returns the number of a new operation.
+func (s *store) nextOp() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.op = max(s.op, s.catalog.Op) + 1
+	return s.op
+}
+
+// later applies records now and writes them with the next frame: ends of
+// operations, which a crash may forget, since the pool is asked.
+func (s *store) later(records ...record) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range records {
+		if err := s.catalog.apply(r, 0); err != nil {
+			return err
+		}
+	}
+	s.lazy = append(s.lazy, records...)
+	return nil
+}
+
+// commit makes records durable and applies them. After an error nothing was
+// applied; what was written then shows at the next start.
+func (s *store) commit(records ...record) error {
+	c := &commit{records: records, turn: make(chan bool, 1)}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.queue = append(s.queue, c)
+	if s.writing {
+		s.mu.Unlock()
+		mine := <-c.turn
+		s.mu.Lock()
+		if !mine {
+			return c.err
+		}
+	}
+	s.writing = true
+	s.writeQueue()
+	s.writing = false
+	if len(s.queue) > 0 {
+		s.writing = true // in the name of whom it is handed to
+		s.queue[0].turn <- true
+	}
+	return c.err
+}
+
+// writeQueue writes all that waits as one frame, the caller's commit among it. It
+// is called with mu held, and lets go of it meanwhile.
+func (s *store) writeQueue() {
+	batch := s.queue
+	s.queue = nil
+	err := s.writeBatch(batch)
+	for _, c := range batch {
+		c.err = err
+		c.turn <- false // there is room for one; the writer's own stays there
+	}
+}
+
+func (s *store) writeBatch(batch []*commit) error {
+	if s.poison != nil {
+		return s.poison
+	}
+	if s.label == nil {
+		return fmt.Errorf("%w: the journal is not open for writing", ErrUnavailable)
+	}
+	var records []record
+	for _, c := range batch {
+		records = append(records, c.records...)
+	}
+	body, err := encodeRecords(slices.Concat(s.lazy, records))
+	if err != nil {
+		return err
+	}
+	if journal.FrameSize(len(body)) > s.root.Room() {
+		if err := s.switchSlots(s.catalog); err != nil {
+			return err
+		}
+		if body, err = encodeRecords(slices.Concat(s.lazy, records)); err != nil {
+			return err
+		}
+	}
+	number, riding := s.root.Next(), len(s.lazy)
+	if len(body) == 0 {
+		return nil
+	}
+	s.mu.Unlock()
+	err = s.writeFrame(body)
+	s.mu.Lock()
+	if err != nil {
+		return s.failed(err)
+	}
+	s.lazy = s.lazy[riding:]
+	for _, r := range records {
+		if err := s.catalog.apply(r, number); err != nil {
+			return s.failed(err) // what was written cannot be replayed
+		}
+	}
+	return nil
+}
+
+func (s *store) writeFrame(body []byte) error {
+	if err := s.root.Append(body); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	if err := s.root.Sync(); err != nil {
+		return fmt.Errorf("sync journal: %w", notRefused{err})
+	}
+	if err := s.label.Append(body); err != nil {
+		return fmt.Errorf("label: %w", notRefused{err})
+	}
+	return nil
+}
+
+// switchSlots begins new slots with a checkpoint of c, in both places. What waits
+// for the next frame and is in the checkpoint waits no more.
+func (s *store) switchSlots(c *catalog) error {
+	text, err := c.checkpoint()
+	if err != nil {
+		return err
+	}
+	head := s.head
+	head.Pool, head.Generation = c.Pool.UUID, c.Generation
+	next, riding, freed := s.root.Next(), len(s.lazy), c.freed
+	c.freed = map[dm.DeviceID]struct{}{}
+	s.mu.Unlock()
+	err = s.writeSlots(head, text, next)
+	s.mu.Lock()
+	if err != nil {
+		maps.Copy(c.freed, freed)
+		return s.failed(err)
+	}
+	s.lazy = s.lazy[riding:]
+	return nil
+}
+
+func (s *store) writeSlots(head journal.Header, text []byte, next uint64) error {
+	if err := s.root.Switch(head, text, next); err != nil {
+		return fmt.Errorf("switch journal: %w", err)
+	}
+	if err := s.label.Switch(head, text, next); err != nil {
+		return fmt.Errorf("switch label: %w", notRefused{err})
+	}
+	return nil
+}
+
+// notRefused marks an error after which nobody knows what is on the medium, even
+// if it is one by which a file system refuses.
+type notRefused struct{ error }
+
+func (e notRefused) Unwrap() error { return e.error }
+
+// failed remembers an error after which this store writes nothing more. A sync
+// that failed is not made good by one that succeeds: the kernel reports the error
+// once and may have dropped the page, so only what is read anew from the medium is
+// known. A file system that refuses a write, being full or read-only, has taken
+// nothing.
+func (s *store) failed(err error) error {
+	refused := errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.EDQUOT)
+	if refused && !errors.As(err, new(notRefused)) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	s.poison = fmt.Errorf("%w: the journal could not be written and must be opened anew: %w", ErrUnavailable, err)
+	return s.poison
+}
+
+// flush writes what waits for a next frame.
+func (s *store) flush() error {
+	s.mu.Lock()
+	idle := len(s.lazy) == 0
+	s.mu.Unlock()
+	if idle {
+		return nil
+	}
+	return s.commit()
+}
+
+// writable returns why the store takes no more records, or nil.
+func (s *store) writable() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.poison == nil && s.label == nil {
+		return fmt.Errorf("%w: the journal is not open for writing", ErrUnavailable)
+	}
+	return s.poison
+}
+
+// hasRoom refuses what would let a checkpoint fill three quarters of a slot; what
+// is left is for the records of deletes.
+func (s *store) hasRoom(more int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if limit := s.root.Size() / 4 * 3; int64(s.catalog.size+more) > limit {
+		return fmt.Errorf("%w: the journal has slots of %d bytes and its checkpoint must stay below %d: delete devices, or make a pool with a larger data device",
+			ErrPoolFull, s.root.Size(), limit)
+	}
+	return nil
+}

@@ -1,0 +1,120 @@
+package deviceset
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// A worker goes on with what could not be finished when it was asked for: deletes of
+// devices that were open, and operations of which the pool would not tell whether
+// they happened. It comes back after a second, then after twice as long each time,
+// and at once when the pool has news.
+type worker struct {
+	cancel context.CancelFunc
+	nudge  chan struct{}
+	done   sync.WaitGroup
+}
+
+const (
+	firstPause = time.Second
+	lastPause  = 30 * time.Second
+)
+
+// start begins the worker and the watch over the pool.
+func (s *DeviceSet) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.worker = &worker{cancel: cancel, nudge: make(chan struct{}, 1)}
+	s.worker.done.Add(2)
+	go func() {
+		defer s.worker.done.Done()
+		s.work(ctx)
+	}()
+	go func() {
+		defer s.worker.done.Done()
+		s.watch(ctx)
+	}()
+}
+
+// stop ends both and waits for them. A stop of what was not started is none.
+func (w *worker) stop() {
+	if w != nil {
+		w.cancel()
+		w.done.Wait()
+	}
+}
+
+// wake makes the worker look now.
+func (w *worker) wake() {
+	if w == nil {
+		return
+	}
+	select {
+	case w.nudge <- struct{}{}:
+	default: // it is about to
+	}
+}
+
+func (s *DeviceSet) work(ctx context.Context) {
+	pause := firstPause
+	for {
+		if s.finish(ctx) {
+			pause = firstPause
+		}
+		wait := time.NewTimer(pause)
+		if s.idle() {
+			wait.Stop() // nothing to come back to before somebody nudges
+		}
+		select {
+		case <-ctx.Done():
+			wait.Stop()
+			return
+		case <-s.worker.nudge:
+			wait.Stop()
+			pause = firstPause
+		case <-wait.C:
+			pause = min(2*pause, lastPause)
+		}
+	}
+}
+
+// idle reports whether nothing is open.
+func (s *DeviceSet) idle() (idle bool) {
+	s.store.view(func(c *catalog) { idle = len(c.open) == 0 })
+	return idle
+}
+
+// finish tries everything that is open once, and reports whether some of it ended.
+func (s *DeviceSet) finish(ctx context.Context) (some bool) {
+	if s.mutable() != nil {
+		return false
+	}
+	var open []operation
+	s.store.view(func(c *catalog) {
+		for _, o := range c.open {
+			open = append(open, *o)
+		}
+	})
+	for _, o := range open {
+		if ctx.Err() != nil {
+			return some
+		}
+		if s.finishOne(o) == nil {
+			some = true
+		}
+	}
+	return some
+}
+
+// finishOne leaves alone what a caller is just at.
+func (s *DeviceSet) finishOne(o operation) error {
+	unlock, ok := s.locks.try(o.lockName())
+	if !ok {
+		return ErrBusy
+	}
+	defer unlock()
+	if o.Delete && s.isOpen(o.Op) {
+		return s.destroy(o)
+	}
+	return s.settleLocked(o)
+}
