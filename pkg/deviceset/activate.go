@@ -77,7 +77,7 @@ func (p *pool) activate(id dm.DeviceID, size int64, readOnly bool) (dm.Info, err
 	case err != nil:
 		return dm.Info{}, err
 	}
-	if err := settleDevice(d); err != nil {
+	if err := p.settleDevice(d); err != nil {
 		return dm.Info{}, err
 	}
 	if err := p.fit(d, p.thinTable(id, size)); errors.Is(err, unix.ENXIO) {
@@ -115,6 +115,7 @@ func (p *pool) fit(d dm.Device, want dm.Table) error {
 	case live.String() == want.String():
 		return nil
 	case len(live) == 1 && live[0].Target == want[0].Target && live.Length() < want.Length():
+		p.decided(RuleGrown)
 		return d.Swap(want, 0)
 	}
 	return fmt.Errorf("%w: device %s has table %q, want %q", ErrForeign, d, live, want)

@@ -45,6 +45,20 @@ func (d *device) promised() int64 {
 	return 0
 }
 
+// room is a pool's data, of which no more is free than the file system of a file
+// below the pool can still give.
+func (s *DeviceSet) room(data dm.Usage) dm.Usage {
+	if s.config.kind() != poolLoop {
+		return data
+	}
+	bytes, err := s.machine.FreeSpace(s.loopData())
+	if err != nil {
+		return data // writes will tell
+	}
+	free := min(data.Free(), uint64(max(bytes, 0)/s.pool.blockSize.Bytes()))
+	return dm.Usage{Used: data.Total - free, Total: data.Total}
+}
+
 // admitSpace keeps a part of the pool's data and metadata free for what is there.
 func (s *DeviceSet) admitSpace(status dm.PoolStatus) error {
 	for _, check := range []struct {
@@ -53,7 +67,7 @@ func (s *DeviceSet) admitSpace(status dm.PoolStatus) error {
 		percent int
 		option  string
 	}{
-		{"data", status.Data, s.config.MinFreeSpace, "dm.min_free_space"},
+		{"data", s.room(status.Data), s.config.MinFreeSpace, "dm.min_free_space"},
 		{"metadata", status.Metadata, max(s.config.MinFreeSpace, s.config.MinFreeMetadata), "dm.min_free_metadata"},
 	} {
 		if check.percent == 0 {

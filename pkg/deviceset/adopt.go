@@ -66,6 +66,9 @@ func (s *DeviceSet) adopt(yes bool) (*Adoption, error) {
 }
 
 func (s *DeviceSet) adoptPool(yes bool) (a *Adoption, err error) {
+	if err := s.machine.MakeRoot(s.root, s.owner.uid, s.owner.gid); err != nil {
+		return nil, err
+	}
 	if s.rootLock, err = s.machine.Lock(s.root); err != nil {
 		return nil, err
 	}
@@ -95,7 +98,7 @@ func (s *DeviceSet) adoptPool(yes bool) (a *Adoption, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c, a := adopted(r, source.catalog, devices, s.pool.blockSize)
+	c, a := adopted(r, source.catalog, devices, s.pool.blockSize, s.decided)
 	a.PoolUUID, a.From = r.UUID, from
 	c.Generation = status.TransactionID
 	if yes {
@@ -205,7 +208,7 @@ func (s *DeviceSet) detailsOf() (found []thinDevice, err error) {
 }
 
 // adopted decides what becomes of each device: it asks nobody.
-func adopted(r poolRecord, record *catalog, pool []thinDevice, blockSize dm.Sectors) (*catalog, *Adoption) {
+func adopted(r poolRecord, record *catalog, pool []thinDevice, blockSize dm.Sectors, decided func(Rule)) (*catalog, *Adoption) {
 	c, a := newCatalog(r), &Adoption{}
 	claims := claimsOf(record)
 	if record != nil {
@@ -217,6 +220,11 @@ func adopted(r poolRecord, record *catalog, pool []thinDevice, blockSize dm.Sect
 		claim, ok := claims[t.ID]
 		delete(claims, t.ID)
 		if !ok || claim.deleted || !claim.device.Born.matches(t.TransactionID, t.Created) {
+			if claim.deleted {
+				decided(RuleDeleteKept)
+			} else {
+				decided(RuleKeptAway)
+			}
 			q := quarantine(t, claim, ok, blockSize)
 			c.keepAway(q)
 			a.Quarantined = append(a.Quarantined, Quarantined{q.ID, q.Name, q.Mapped, q.Why})
@@ -227,6 +235,7 @@ func adopted(r poolRecord, record *catalog, pool []thinDevice, blockSize dm.Sect
 			}
 			continue
 		}
+		decided(RuleAdopted)
 		d := claim.device
 		created := t.Created
 		d.Born.Time = &created
@@ -306,7 +315,7 @@ func (s *DeviceSet) own(c *catalog, source *reading) error {
 	}
 	s.store = &store{
 		root: root, catalog: c,
-		head: journal.Header{Pool: c.Pool.UUID, Store: newUUID(), Machine: s.machine.ID()},
+		head: journal.Header{Pool: c.Pool.UUID, Store: s.machine.NewUUID(), Machine: s.machine.ID()},
 	}
 	s.store.root.Continue(s.label.slots.Header().Sequence, 0)
 	return s.begin()

@@ -103,10 +103,11 @@ func (s *DeviceSet) activatePool(r poolRecord) error {
 	if err != nil {
 		return err
 	}
-	if err := s.checkMetadata(r, size); err != nil {
+	given, err := s.checkMetadata(r, size)
+	if err != nil {
 		return err
 	}
-	return p.assemble(size, r.Given)
+	return p.assemble(size, given)
 }
 
 // assemble activates the metadata's linear device and the pool on it.
@@ -146,6 +147,7 @@ func (p *pool) activateLinear(given dm.Sectors) error {
 	case live.String() == table.String():
 		return nil
 	case len(live) == 1 && live[0].Target == table[0].Target && live.Length() < given:
+		p.decided(RuleMetadataGiven)
 		return p.linear.Swap(table, quickly)
 	}
 	return fmt.Errorf("%w: %s has table %q, want %q", ErrForeign, p.linear, live, table)
@@ -181,32 +183,34 @@ func thinPoolOf(table dm.Table) (dm.ThinPool, bool) {
 	return t, ok
 }
 
-// checkMetadata looks at the metadata before the kernel does.
-func (s *DeviceSet) checkMetadata(r poolRecord, dataSize int64) error {
+// checkMetadata looks at the metadata before the kernel does, and returns how much
+// of it the pool needs: what it has been given, of which a record that is older may
+// know less than the metadata itself.
+func (s *DeviceSet) checkMetadata(r poolRecord, dataSize int64) (given dm.Sectors, err error) {
 	path := s.pool.metadata.Path()
 	m, err := s.machine.Metadata(s.pool.metaDev)
 	switch {
 	case errors.Is(err, thinmeta.ErrBlank):
-		return fmt.Errorf("%w: %s begins with zeros, and the journal says that it was the metadata of pool %s: put the right disk there, or restore it (thin_repair, thin_restore)",
+		return 0, fmt.Errorf("%w: %s begins with zeros, and the journal says that it was the metadata of pool %s: put the right disk there, or restore it (thin_repair, thin_restore)",
 			ErrLostMetadata, path, r.UUID)
 	case errors.As(err, new(*thinmeta.CorruptError)):
-		return fmt.Errorf("%s: %w: look at it with thin_check, and repair it into a copy (thin_repair)", path, err)
+		return 0, fmt.Errorf("%s: %w: look at it with thin_check, and repair it into a copy (thin_repair)", path, err)
 	case err != nil:
-		return err
+		return 0, err
 	}
 	defer func() { _ = m.Close() }() // it was only read
 	super, err := m.Superblock()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	have := dm.SectorsIn(dataSize) / r.BlockSize
 	switch {
 	case super.BlockSize != r.BlockSize:
-		return fmt.Errorf("%w: %s is the metadata of a pool with blocks of %d bytes, want %d", ErrForeign, path, super.BlockSize.Bytes(), r.BlockSize.Bytes())
+		return 0, fmt.Errorf("%w: %s is the metadata of a pool with blocks of %d bytes, want %d", ErrForeign, path, super.BlockSize.Bytes(), r.BlockSize.Bytes())
 	case uint64(have) < super.Data.Total:
-		return fmt.Errorf("data device %s has %d blocks, and the pool needs %d: it must not shrink", r.Data, have, super.Data.Total)
+		return 0, fmt.Errorf("data device %s has %d blocks, and the pool needs %d: it must not shrink", r.Data, have, super.Data.Total)
 	}
-	return nil
+	return max(r.Given, dm.Sectors(super.Metadata.Total)*dm.MetadataBlockSize), nil
 }
 
 // existingTable returns the table of the pool that dm.thinpooldev names.

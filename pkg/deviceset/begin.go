@@ -14,23 +14,29 @@ import (
 // earlier state.
 //
 //   - The label may lack the last frames: they are synced under the root first. But
-//     it has those of all operations that ended, since the pool committed them.
+//     it has those of all operations that ended, since the pool committed them, and
+//     it got each new slot before the root did.
 //   - It never has a frame that the root lacks.
-func checkFences(root, copied *reading, err error) error {
+func (s *DeviceSet) checkFences(root, copied *reading, err error) error {
 	switch {
 	case copied == nil:
 		return fmt.Errorf("%w: the label: %w", ErrReadOnly, err)
-	case copied.head.Pool != root.head.Pool:
-		return fmt.Errorf("%w: the label is of pool %s, the root of %s", ErrReadOnly, copied.head.Pool, root.head.Pool)
 	case copied.head.Store != root.head.Store:
+		s.decided(RuleOtherStore)
 		return fmt.Errorf("%w: the pool belongs to another root since it was adopted (store %s, machine %s)", ErrReadOnly, copied.head.Store, copied.head.Machine)
 	case journal.IsDamage(err):
-		return nil // the root's copy is whole, and the next switch writes the label's anew
+		s.decided(RuleLabelDamaged)
+		return nil // the root's copy is whole, and begin writes the label's anew
 	case err != nil:
 		return err
 	case copied.last > root.last:
+		s.decided(RuleRootOlder)
 		return fmt.Errorf("%w: the root directory is older than the pool: it ends with frame %d, the label with %d", ErrReadOnly, root.last, copied.last)
+	case copied.head.Sequence < root.head.Peer:
+		s.decided(RulePoolOlder)
+		return fmt.Errorf("%w: the pool is older than the root directory: its label has slot %d, and had %d", ErrReadOnly, copied.head.Sequence, root.head.Peer)
 	case copied.last < root.catalog.Fence:
+		s.decided(RulePoolOlder)
 		return fmt.Errorf("%w: the pool is older than the root directory: an operation ended after frame %d, and the label ends with %d", ErrReadOnly, root.catalog.Fence, copied.last)
 	}
 	return nil
@@ -73,9 +79,14 @@ func (s *DeviceSet) raise(have uint64) error {
 	c := st.catalog
 	switch {
 	case have == c.Generation:
+		if c.Raising {
+			s.decided(RuleRaised)
+		}
 		c.Generation++
 	case c.Raising && have+1 == c.Generation:
+		s.decided(RuleRaiseAgain)
 	default:
+		s.decided(RuleOtherRaise)
 		err := fmt.Errorf("%w: the pool has transaction id %d, want %d", ErrReadOnly, have, c.Generation)
 		s.setReadOnly(err)
 		return err

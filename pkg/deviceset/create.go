@@ -261,7 +261,7 @@ func (s *DeviceSet) makeOnce(want device, from *device) error {
 // unless the device is there after all.
 func (s *DeviceSet) afterError(o operation, cause error) error {
 	if o.Origin != nil {
-		if err := settleDevice(s.pool.thin(*o.Origin)); err != nil { // an origin must not stay suspended
+		if err := s.pool.settleDevice(s.pool.thin(*o.Origin)); err != nil { // an origin must not stay suspended
 			cause = errors.Join(cause, err)
 			return errors.Join(cause, s.settleLocked(o))
 		}
@@ -312,6 +312,7 @@ func (s *DeviceSet) freeID() (dm.DeviceID, error) {
 			return id, nil
 		}
 		s.mu.Lock()
+		s.decided(RuleOrphan)
 		s.found.orphans = append(s.found.orphans, id)
 		s.mu.Unlock()
 	}

@@ -51,7 +51,7 @@ func (s *DeviceSet) deleteDevice(name string, wait bool) error {
 	err = s.destroyLocked(operation{Op: op, Delete: true, Device: d})
 	if isBusy(err) && !wait {
 		s.worker.wake()
-		return nil
+		return s.syncLabel() // no message has done it
 	}
 	return err
 }
@@ -103,6 +103,7 @@ func (s *DeviceSet) destroy(o operation) error {
 func (s *DeviceSet) removeThin(d dm.Device) error {
 	err := ignoring(d.Remove(), unix.ENXIO)
 	if isBusy(err) {
+		s.decided(RuleDeleteBusy)
 		if s.config.DeferredRemoval {
 			err = errors.Join(err, ignoring(d.RemoveDeferred(), unix.ENXIO))
 		}

@@ -46,6 +46,7 @@ func (s *DeviceSet) formatDevice(name string, fs filesystem.Type, args []string)
 // durable before anybody can mount it.
 func (s *DeviceSet) format1(d device, i dm.Info, fs filesystem.Type, args []string) error {
 	if d.Formatting {
+		s.decided(RuleFormatting)
 		if err := s.empty(d, i); err != nil {
 			return err
 		}

@@ -70,6 +70,11 @@ func (s *DeviceSet) commitFact(r record) error {
 	if err := s.store.commit(r); err != nil {
 		return err
 	}
+	return s.syncLabel()
+}
+
+// syncLabel makes durable what the label was written: one flush of the data device.
+func (s *DeviceSet) syncLabel() error {
 	if err := s.label.Sync(); err != nil {
 		return fmt.Errorf("%w: flush label: %w", ErrUnavailable, err)
 	}

@@ -2,6 +2,8 @@ package deviceset
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -35,6 +37,13 @@ func (*Host) ID() string {
 	}
 	name, _ := os.Hostname() // it is only for people to read
 	return name
+}
+
+// NewUUID returns 128 random bits.
+func (*Host) NewUUID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
 }
 
 // Now returns the time.

@@ -13,11 +13,16 @@ import (
 	"github.com/csi-dmthin/csi-dmthin/pkg/devmapper/loop"
 )
 
+// MakeRoot makes the root for one user alone.
+func (*Host) MakeRoot(root string, uid, gid int) error {
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return err
+	}
+	return os.Chown(root, uid, gid)
+}
+
 // Lock takes root with flock(2) on a file in it.
 func (*Host) Lock(root string) (io.Closer, error) {
-	if err := os.MkdirAll(root, 0o700); err != nil {
-		return nil, err
-	}
 	f, err := os.OpenFile(filepath.Join(root, "lock"), os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return nil, err

@@ -16,6 +16,7 @@ type Device struct {
 	Size          int64  // bytes
 	Parent        string // what it is a copy of; empty for a blank device; it need not exist any more
 	FS            string // "ext4", "xfs" or "none"
+	Formatting    bool   // mkfs has begun, and not ended that we know of
 	Created       time.Time
 	ReadOnly      bool
 	Adopted       bool // it is never formatted
@@ -76,7 +77,7 @@ func (s *DeviceSet) describe(d device) Device {
 		parent = ""
 	}
 	return Device{
-		Name: d.Name, ID: d.ID, Size: d.Size, Parent: parent, FS: d.FS, Created: time.Unix(d.Created, 0),
+		Name: d.Name, ID: d.ID, Size: d.Size, Parent: parent, FS: d.FS, Formatting: d.Formatting, Created: time.Unix(d.Created, 0),
 		ReadOnly: d.ReadOnly, Adopted: d.Adopted, Labels: maps.Clone(d.Labels), TransactionID: d.Op,
 		Err: s.bad()[d.Name],
 	}

@@ -70,6 +70,7 @@ func (s *DeviceSet) compare(devices []thinmeta.Device) (f findings, births []rec
 			case !d.Born.matches(t.TransactionID, t.Created):
 				f.bad[name] = fmt.Errorf("%w: thin device %d was made in generation %d at time %d, and %s was not", ErrQuarantined, d.ID, t.TransactionID, t.Created, name)
 			case d.Born.Time == nil:
+				s.decided(RuleBorn)
 				created := t.Created
 				births = append(births, record{Do: doBorn, Name: name, Time: &created})
 			}

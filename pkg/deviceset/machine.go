@@ -21,13 +21,19 @@ type Machine interface {
 
 	// ID tells this machine from others.
 	ID() string
+	// NewUUID returns 128 bits that nobody else has, in hexadecimal digits.
+	NewUUID() string
 	Now() time.Time
 }
 
 // Files are what a DeviceSet keeps under its root.
 type Files interface {
-	// Lock makes root if need be and takes it for this process, until the lock is
-	// closed or the process dies: ErrInUse if another one has it.
+	// MakeRoot makes the directory that everything is kept under, and gives it to a
+	// user.
+	MakeRoot(root string, uid, gid int) error
+
+	// Lock takes root for this process, until the lock is closed or the process
+	// dies: ErrInUse if another one has it, fs.ErrNotExist if there is no root.
 	Lock(root string) (io.Closer, error)
 
 	// MakeSlots makes the journal's two files of size bytes each, written with

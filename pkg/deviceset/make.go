@@ -3,6 +3,7 @@ package deviceset
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -18,7 +19,7 @@ func (s *DeviceSet) makePool() error {
 	if s.store != nil {
 		s.closeSlots() // empty ones, of a start that was killed before the note
 	}
-	r := poolRecord{UUID: newUUID(), Kind: s.config.kind()}
+	r := poolRecord{UUID: s.machine.NewUUID(), Kind: s.config.kind()}
 	s.newPool(r)
 	if err := s.measure(&r); err != nil {
 		return err
@@ -37,7 +38,7 @@ func (s *DeviceSet) makePool() error {
 	root := journal.New([2]journal.File{slots[0], slots[1]}, r.Label/2)
 	s.store = &store{
 		root: root, catalog: newCatalog(r),
-		head: journal.Header{Pool: r.UUID, Store: newUUID(), Machine: s.machine.ID()},
+		head: journal.Header{Pool: r.UUID, Store: s.machine.NewUUID(), Machine: s.machine.ID()},
 	}
 	if err := s.note(1); err != nil {
 		return err
@@ -45,13 +46,17 @@ func (s *DeviceSet) makePool() error {
 	return s.build(r)
 }
 
-// note writes a checkpoint under the root alone: there is no label yet.
+// note writes a checkpoint under the root alone.
 func (s *DeviceSet) note(first uint64) error {
 	text, err := s.store.catalog.checkpoint()
 	if err != nil {
 		return err
 	}
-	return s.store.root.Switch(s.store.head, text, first)
+	head := s.store.head
+	if s.label != nil {
+		head.Peer = s.label.slots.Header().Sequence
+	}
+	return s.store.root.Switch(head, text, first)
 }
 
 func (s *DeviceSet) closeSlots() {
@@ -179,9 +184,9 @@ func (s *DeviceSet) checkPristine() error {
 	return s.noThinsIn(t.Metadata)
 }
 
-// noThinsIn refuses metadata with thin devices other than a label's that a killed
-// start has left.
-func (s *DeviceSet) noThinsIn(dev dm.DevNo) error {
+// noThinsIn refuses metadata with thin devices, but for the label where a killed
+// start may have left it.
+func (s *DeviceSet) noThinsIn(dev dm.DevNo, but ...dm.DeviceID) error {
 	m, err := s.machine.Metadata(dev)
 	if err != nil {
 		return err
@@ -196,7 +201,7 @@ func (s *DeviceSet) noThinsIn(dev dm.DevNo) error {
 		return err
 	}
 	for _, d := range devices {
-		if d.ID != labelID || super.TransactionID != 0 {
+		if !slices.Contains(but, d.ID) || super.TransactionID != 0 {
 			return fmt.Errorf("%w: the pool has thin device %d and transaction id %d", ErrForeign, d.ID, super.TransactionID)
 		}
 	}
@@ -223,7 +228,7 @@ func (s *DeviceSet) remakePool(found *reading) error {
 		if err != nil {
 			return err
 		}
-		if err := s.noThinsIn(t.Metadata); err != nil {
+		if err := s.noThinsIn(t.Metadata, labelID); err != nil {
 			return err
 		}
 		if err := ignoring(s.pool.Delete(labelID), unix.ENODATA); err != nil {
@@ -238,7 +243,7 @@ func (s *DeviceSet) remakePool(found *reading) error {
 		return err
 	}
 	s.pool.metaDev = s.pool.metadata.Dev()
-	if err := s.noThinsIn(s.pool.metaDev); err != nil && !errors.Is(err, thinmeta.ErrBlank) && !errors.As(err, new(*thinmeta.CorruptError)) {
+	if err := s.noThinsIn(s.pool.metaDev, labelID); err != nil && !errors.Is(err, thinmeta.ErrBlank) && !errors.As(err, new(*thinmeta.CorruptError)) {
 		return err
 	}
 	return s.build(r)

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -64,9 +64,10 @@ func (s *DeviceSet) mountDevice(name, path string, o MountOpts) error {
 	return err
 }
 
-// endsReadOnly reports whether the last of the options that say so is ro.
+// endsReadOnly reports whether the last of the options that say so is ro. An option
+// may be a list with commas.
 func endsReadOnly(options []string) (readOnly bool) {
-	for _, word := range options {
+	for _, word := range strings.Split(strings.Join(options, ","), ",") {
 		switch word {
 		case "ro":
 			readOnly = true
@@ -209,12 +210,4 @@ func ProbeFsType(device string) (string, error) {
 		return "", err
 	}
 	return string(found.Type), nil
-}
-
-// makeDir makes a directory that belongs to the root of the id maps.
-func (s *DeviceSet) makeDir(path string) error {
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return err
-	}
-	return os.Chown(path, s.owner.uid, s.owner.gid)
 }

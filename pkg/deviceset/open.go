@@ -1,8 +1,6 @@
 package deviceset
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -77,7 +75,16 @@ func prepare(m Machine, root string, options []string, uidMaps, gidMaps []IDMap)
 }
 
 func (s *DeviceSet) open(doInit bool) (err error) {
-	if s.rootLock, err = s.machine.Lock(s.root); err != nil {
+	if doInit {
+		if err := s.machine.MakeRoot(s.root, s.owner.uid, s.owner.gid); err != nil {
+			return err
+		}
+	}
+	s.rootLock, err = s.machine.Lock(s.root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: there is no such root", ErrNoPool)
+	}
+	if err != nil {
 		return err
 	}
 	content, err := s.readRoot()
@@ -155,9 +162,11 @@ func (s *DeviceSet) openPool(root *reading, damage error) error {
 		if err != nil {
 			return fmt.Errorf("%w: %w; and the label has no copy for it: %w: adopt the pool", ErrReadOnly, damage, err)
 		}
+		s.decided(RuleLabelsCopy)
 		found = copied
 	}
 	if !found.catalog.Pool.Made {
+		s.decided(RuleMakeAgain)
 		return s.remakePool(found)
 	}
 	s.store.catalog, s.store.head = found.catalog, s.header(found.head)
@@ -203,7 +212,7 @@ func (s *DeviceSet) takeOver(found *reading, compare bool) error {
 		// Such as a pool that failed: what is mounted is served as far as it goes.
 		s.setReadOnly(fmt.Errorf("%w: the label cannot be opened: %w", ErrUnavailable, err))
 	} else if copied, err := readSlots(s.label.slots); compare {
-		s.setReadOnly(checkFences(found, copied, err))
+		s.setReadOnly(s.checkFences(found, copied, err))
 	} else {
 		s.store.root.Continue(found.head.Sequence, found.last+1)
 	}
@@ -227,6 +236,7 @@ func (s *DeviceSet) newPool(r poolRecord) {
 	errorIfNoSpace := s.config.ErrorIfNoSpace == nil || *s.config.ErrorIfNoSpace
 	p := &pool{
 		prefix: s.config.Prefix, uuid: r.UUID, existing: r.Kind == poolExisting, blockSize: r.BlockSize,
+		decided:  s.decided,
 		features: dm.ThinPool{SkipBlockZeroing: s.config.SkipBlockZeroing, ErrorIfNoSpace: errorIfNoSpace},
 	}
 	p.kernel = &observed{s.machine, p}
@@ -237,13 +247,6 @@ func (s *DeviceSet) newPool(r poolRecord) {
 	p.Pool = dm.Pool{Device: dm.ByName(p.kernel, name)}
 	p.linear = dm.ByName(p.kernel, p.dmName(metaSuffix))
 	s.pool = p
-}
-
-// newUUID returns 128 random bits as text.
-func newUUID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:])
 }
 
 // close lets go of what open took, in reverse order. Devices that are active stay.

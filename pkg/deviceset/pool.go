@@ -20,6 +20,7 @@ type pool struct {
 	uuid      string
 	existing  bool // somebody else's table: neither reloaded nor removed
 	features  dm.ThinPool
+	decided   func(Rule)
 	dev       dm.DevNo // of the pool's own device
 	data      Disk     // nil if existing
 	metadata  Disk     // nil if existing
@@ -136,13 +137,13 @@ func (p *pool) tidy() error {
 		}
 	}
 	if p.existing { // its own UUID is not ours
-		if err := settleDevice(p.Device); err != nil {
+		if err := p.settleDevice(p.Device); err != nil {
 			return err
 		}
 	}
 	var errs error
 	for _, uuid := range append(below, thins...) {
-		errs = errors.Join(errs, settleDevice(dm.ByUUID(p.kernel, uuid)))
+		errs = errors.Join(errs, p.settleDevice(dm.ByUUID(p.kernel, uuid)))
 	}
 	return errs
 }
@@ -152,7 +153,7 @@ const (
 	poolSuffix = "pool"
 )
 
-func settleDevice(d dm.Device) error {
+func (p *pool) settleDevice(d dm.Device) error {
 	info, err := d.Info()
 	if errors.Is(err, unix.ENXIO) {
 		return nil // it was to be removed when last closed, and was
@@ -161,14 +162,17 @@ func settleDevice(d dm.Device) error {
 		return err
 	}
 	if info.Inactive() {
+		p.decided(RuleInactive)
 		if err := d.ClearInactive(); err != nil {
 			return err
 		}
 	}
 	switch {
 	case !info.Active():
+		p.decided(RuleNoTable)
 		return d.Remove()
 	case info.Suspended():
+		p.decided(RuleSuspended)
 		return d.Resume()
 	}
 	return nil

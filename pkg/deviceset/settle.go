@@ -33,10 +33,16 @@ func (s *DeviceSet) settleLocked(o operation) error {
 	case err != nil:
 		return fmt.Errorf("%w: operation %d: %w", ErrUnavailable, o.Op, err)
 	case o.Delete && there:
+		s.decided(RuleDeleteThere)
 		return s.destroy(o)
-	case o.Delete || there:
+	case o.Delete:
+		s.decided(RuleDeleteAbsent)
+		return s.endUnheard(o)
+	case there:
+		s.decided(RuleCreateThere)
 		return s.endUnheard(o)
 	}
+	s.decided(RuleCreateAbsent)
 	return s.store.commit(record{Do: doAbort, Op: o.Op})
 }
 
@@ -65,8 +71,8 @@ func (s *DeviceSet) ask(id dm.DeviceID) (bool, error) {
 // is not certain that the commit came after the label's frame, and the label is
 // flushed to make it so.
 func (s *DeviceSet) endUnheard(o operation) error {
-	if err := s.label.Sync(); err != nil {
-		return fmt.Errorf("%w: flush label: %w", ErrUnavailable, err)
+	if err := s.syncLabel(); err != nil {
+		return err
 	}
 	return s.store.later(record{Do: doEnd, Op: o.Op})
 }

@@ -183,12 +183,15 @@ func (s *store) switchSlots(c *catalog) error {
 	return nil
 }
 
+// writeSlots writes the label's copy first and notes under the root that it did: a
+// label that has not got as far as that is an older one.
 func (s *store) writeSlots(head journal.Header, text []byte, next uint64) error {
-	if err := s.root.Switch(head, text, next); err != nil {
-		return fmt.Errorf("switch journal: %w", err)
-	}
 	if err := s.label.Switch(head, text, next); err != nil {
 		return fmt.Errorf("switch label: %w", notRefused{err})
+	}
+	head.Peer = s.label.Header().Sequence
+	if err := s.root.Switch(head, text, next); err != nil {
+		return fmt.Errorf("switch journal: %w", err)
 	}
 	return nil
 }

@@ -29,6 +29,7 @@ type Header struct {
 	Size       int64  `json:"size"`       // of a slot, in bytes
 	Generation uint64 `json:"generation"` // the pool's transaction id, as the checkpoint has it
 	Sequence   uint64 `json:"sequence"`   // the slot with the higher one is the newer
+	Peer       uint64 `json:"peer"`       // the sequence that another copy of the journal had by then
 	First      uint64 `json:"first"`      // number of the first frame behind the checkpoint
 	Length     int    `json:"checkpoint"` // of the checkpoint, in bytes
 	Sum        uint32 `json:"sum"`        // CRC-32C of the checkpoint

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
+	"math"
 	"sync"
 	"time"
 
@@ -27,13 +29,20 @@ type Machine struct {
 	open  map[io.Closer]struct{}
 	steps []string // if Trace was called
 	trace bool
-	syncs int
+	rules map[deviceset.Rule]int
 }
 
 var _ deviceset.Machine = (*Machine)(nil)
 
 // Trace makes the machine write down its steps.
 func (m *Machine) Trace() { m.trace = true }
+
+// Break makes the process's steps fail by a plan from now on.
+func (m *Machine) Break(plan *dmfault.Plan) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.plan = plan
+}
 
 // Steps returns the steps since the last call.
 func (m *Machine) Steps() []string {
@@ -47,7 +56,7 @@ func (m *Machine) Steps() []string {
 // step carries out a step by the plan.
 func (m *Machine) step(what string, do func() error) error {
 	m.mu.Lock()
-	dead := m.dead
+	dead, plan := m.dead, m.plan
 	if m.trace && !dead {
 		m.steps = append(m.steps, what)
 	}
@@ -55,10 +64,10 @@ func (m *Machine) step(what string, do func() error) error {
 	switch {
 	case dead:
 		return dmfault.ErrCrashed
-	case m.plan == nil:
+	case plan == nil:
 		return do()
 	}
-	return m.plan.Do(what, do)
+	return plan.Do(what, do)
 }
 
 // Do asks the kernel.
@@ -79,6 +88,34 @@ func (m *Machine) ID() string {
 	defer m.world.mu.Unlock()
 	return m.world.id
 }
+
+// NewUUID counts.
+func (m *Machine) NewUUID() string {
+	m.world.mu.Lock()
+	defer m.world.mu.Unlock()
+	m.world.uuids++
+	return fmt.Sprintf("%032x", m.world.uuids)
+}
+
+// Decided counts the rules that decided something.
+func (m *Machine) Decided(r deviceset.Rule) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.rules == nil {
+		m.rules = map[deviceset.Rule]int{}
+	}
+	m.rules[r]++
+}
+
+// Rules returns how often each rule decided.
+func (m *Machine) Rules() map[deviceset.Rule]int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.rules)
+}
+
+// MakeRoot does nothing: a root is no more than the begin of names.
+func (m *Machine) MakeRoot(string, int, int) error { return nil }
 
 // Now is a second later at each call.
 func (m *Machine) Now() time.Time { return m.world.tick() }
@@ -204,13 +241,14 @@ func (m *Machine) openPath(what, path string, size int64) (*block, error) {
 func (m *Machine) openDev(what string, dev dm.DevNo, size int64, open func(dm.DevNo) (*dmsim.File, error)) (*block, error) {
 	b := &block{machine: m, what: what, size: size}
 	err := m.step("open "+what, func() (err error) {
-		b.File, err = open(dev)
+		if b.File, err = open(dev); err == nil {
+			m.keep(b.File) // also if the process dies of it
+		}
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	m.keep(b.File)
 	return b, nil
 }
 
@@ -252,6 +290,9 @@ func (b *block) Discard(at, length int64) error {
 
 func (b *block) Close() error { return b.machine.release(b.File) }
 
+// Size returns how large the disk is now: it may have grown.
+func (d *disk) Size() (int64, error) { return d.machine.Disk(d.dev).Size().Bytes(), nil }
+
 // A disk is a file or a disk, by its path.
 type disk struct {
 	*block
@@ -265,14 +306,14 @@ func (d *disk) Dev() dm.DevNo { return d.dev }
 // Grow makes the disk larger, at the cost of free space.
 func (d *disk) Grow(size int64, full bool) error {
 	return d.machine.step("grow "+d.path, func() error {
-		if !d.isFile() {
-			return fmt.Errorf("%w: %s has %d bytes, want %d", deviceset.ErrInvalid, d.path, d.size, size)
+		have := d.machine.Disk(d.dev).Size().Bytes()
+		if !d.isFile() && have < size {
+			return fmt.Errorf("%w: %s has %d bytes, want %d", deviceset.ErrInvalid, d.path, have, size)
 		}
-		if err := d.machine.world.take(d.size, size, full); err != nil {
+		if err := d.machine.world.take(have, size, full); err != nil {
 			return err
 		}
 		d.machine.Disk(d.dev).Grow(dm.SectorsIn(size))
-		d.size = max(d.size, size)
 		return nil
 	})
 }
@@ -314,10 +355,17 @@ func (m *Machine) OpenFile(path string, size int64, full bool) (deviceset.Disk, 
 	if err != nil {
 		return nil, err
 	}
-	if size > d.size {
+	if size > existingSize(existing) {
 		return d, d.Grow(size, full)
 	}
 	return d, nil
+}
+
+func existingSize(d *dmsim.Disk) int64 {
+	if d == nil {
+		return math.MaxInt64 // it was just made
+	}
+	return d.Size().Bytes()
 }
 
 func (m *Machine) openDisk(what, path string) (*disk, error) {
@@ -375,13 +423,14 @@ func (m *Machine) OpenDevice(i dm.Info, exclusive bool) (deviceset.Block, error)
 func (m *Machine) Metadata(dev dm.DevNo) (deviceset.Metadata, error) {
 	var opened *dmsim.Metadata
 	err := m.step("read metadata", func() (err error) {
-		opened, err = m.MetadataOf(dev)
+		if opened, err = m.MetadataOf(dev); err == nil {
+			m.keep(opened)
+		}
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	m.keep(opened)
 	return metadata{opened, m}, nil
 }
 

@@ -29,6 +29,7 @@ type World struct {
 	refuse error // what writes to the journal's files answer, if not nil
 	id     string
 	now    int64
+	uuids  int
 }
 
 // NewWorld returns a machine without disks, and with free bytes of room for files.
@@ -101,7 +102,7 @@ func (w *World) Clone() *World {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	c := NewWorld(w.free)
-	c.kernel, c.id, c.now = w.kernel.Clone(), w.id, w.now
+	c.kernel, c.id, c.now, c.uuids = w.kernel.Clone(), w.id, w.now, w.uuids
 	for path, dev := range w.files {
 		c.files[path] = dev
 	}
