@@ -87,7 +87,7 @@ func (s *DeviceSet) adoptPool(yes bool) (a *Adoption, err error) {
 	if err := s.assemble(r); err != nil {
 		return nil, err
 	}
-	if err := s.openLabel(r); err != nil {
+	if s.label, err = s.openLabel(r); err != nil {
 		return nil, err
 	}
 	status, err := s.pool.Commit()

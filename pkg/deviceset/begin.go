@@ -27,8 +27,6 @@ func (s *DeviceSet) checkFences(root, copied *reading, err error) error {
 	case journal.IsDamage(err):
 		s.decided(RuleLabelDamaged)
 		return nil // the root's copy is whole, and begin writes the label's anew
-	case err != nil:
-		return err
 	case copied.last > root.last:
 		s.decided(RuleRootOlder)
 		return fmt.Errorf("%w: the root directory is older than the pool: it ends with frame %d, the label with %d", ErrReadOnly, root.last, copied.last)
@@ -42,15 +40,51 @@ func (s *DeviceSet) checkFences(root, copied *reading, err error) error {
 	return nil
 }
 
+// An unleased journal was read under the root, and is to be compared with the
+// label's unless it was taken from there.
+type unleased struct {
+	*reading
+	compare bool
+}
+
+// lease opens the label, which takes the pool for this process, and compares the two
+// copies of the journal. A label that cannot be read now, such as on a pool that
+// failed, may be later: what is mounted is served meanwhile.
+func (s *DeviceSet) lease() error {
+	if s.label != nil {
+		return nil
+	}
+	found := s.unleased
+	l, err := s.openLabel(found.catalog.Pool)
+	if err != nil {
+		return err
+	}
+	copied, err := readSlots(l.slots)
+	if err != nil && !journal.IsDamage(err) {
+		return errors.Join(fmt.Errorf("%w: read label: %w", ErrUnavailable, err), l.close())
+	}
+	s.label = l
+	if !found.compare {
+		s.store.root.Continue(found.head.Sequence, found.last+1)
+	} else if err := s.checkFences(found.reading, copied, err); err != nil {
+		s.setReadOnly(err)
+		return err
+	}
+	return nil
+}
+
 // begin opens the journal for writing: new slots, the generation, and then an end
 // for all that is open. It is ErrUnavailable while the pool takes no changes.
 func (s *DeviceSet) begin() error {
-	s.begin1.Lock()
-	defer s.begin1.Unlock()
+	s.beginning.Lock()
+	defer s.beginning.Unlock()
 	s.mu.Lock()
 	begun, err := s.begun, errors.Join(s.readOnly, s.down)
 	s.mu.Unlock()
 	if begun || err != nil {
+		return err
+	}
+	if err := s.lease(); err != nil {
 		return err
 	}
 	status, err := s.pool.Commit()

@@ -202,20 +202,30 @@ func (s *DeviceSet) make(want device, from *device) error {
 // and the order.
 const idAttempts = 8
 
-// isMade reports whether the device is there. A create of that name of which
-// nobody knows whether it happened is settled first.
-func (s *DeviceSet) isMade(want device) (bool, error) {
-	var pending *operation
+// settleName settles a create of that name of which nobody knows whether it
+// happened: whoever makes it anew, or wants it gone, must not be surprised by it
+// later.
+func (s *DeviceSet) settleName(name string) error {
+	var open *operation
 	s.store.view(func(c *catalog) {
-		if o := c.making[want.Name]; o != nil {
+		if o := c.making[name]; o != nil {
 			copied := *o
-			pending = &copied
+			open = &copied
 		}
 	})
-	if pending != nil {
-		if err := s.settle(*pending); err != nil {
-			return false, err
-		}
+	if open == nil {
+		return nil
+	}
+	if err := s.mutable(); err != nil {
+		return err
+	}
+	return s.settle(*open)
+}
+
+// isMade reports whether the device is there.
+func (s *DeviceSet) isMade(want device) (bool, error) {
+	if err := s.settleName(want.Name); err != nil {
+		return false, err
 	}
 	have, err := s.lookup(want.Name)
 	switch {

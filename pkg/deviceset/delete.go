@@ -31,6 +31,9 @@ func (s *DeviceSet) deleteDevice(name string, wait bool) error {
 	if err := s.up(); err != nil {
 		return err
 	}
+	if err := s.settleName(name); err != nil {
+		return err
+	}
 	d, err := s.deletable(name)
 	if err != nil {
 		return err

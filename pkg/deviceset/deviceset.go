@@ -30,6 +30,7 @@ type DeviceSet struct {
 	locks    locks
 	worker   *worker
 	label    *label
+	unleased *unleased // until the label is open
 	events   chan Event
 
 	mu       sync.Mutex
@@ -41,7 +42,7 @@ type DeviceSet struct {
 	time     timeCount
 	ids      dm.DeviceID // the last one given out
 
-	begin1 sync.Mutex // one at a time begins
+	beginning sync.Mutex // one at a time begins
 }
 
 // owner is whom the directories under the root belong to.

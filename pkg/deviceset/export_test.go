@@ -18,3 +18,10 @@ func OpenQuiet(m Machine, root string, label int64, options ...string) (*DeviceS
 
 // Finish does what the worker would do now.
 func (s *DeviceSet) Finish() { s.finish(context.Background()) }
+
+// Relieve does what the watch would do now about a pool that is short of metadata.
+func (s *DeviceSet) Relieve() {
+	if status, err := s.pool.status(0); err == nil && lowMetadata(status) {
+		s.relieveMetadata(status)
+	}
+}

@@ -16,12 +16,12 @@ import (
 // it has opened is closed, and nothing that it asks for happens any more.
 type process struct {
 	*deviceset.Host
+
+	mu    sync.Mutex
 	plan  *dmfault.Plan           // for what device-mapper is asked; may be nil
 	asked func(dm.Request, error) // may be nil
-
-	mu   sync.Mutex
-	open []io.Closer
-	dead bool
+	open  []io.Closer
+	dead  bool
 }
 
 // process opens the device set of the lab's root in a process of its own.
@@ -66,6 +66,20 @@ func (p *process) isDead() bool {
 	return p.dead
 }
 
+// breakWith makes a plan hold from now on; nil ends it.
+func (p *process) breakWith(plan *dmfault.Plan) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.plan = plan
+}
+
+// tell makes asked hear of each request from now on; nil ends it.
+func (p *process) tell(asked func(dm.Request, error)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asked = asked
+}
+
 func (p *process) keep(c io.Closer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -73,20 +87,23 @@ func (p *process) keep(c io.Closer) {
 }
 
 func (p *process) Do(r dm.Request) (reply dm.Reply, err error) {
-	if p.isDead() {
+	p.mu.Lock()
+	plan, asked, dead := p.plan, p.asked, p.dead
+	p.mu.Unlock()
+	if dead {
 		return dm.Reply{}, dmfault.ErrCrashed
 	}
 	step := func() error {
 		reply, err = p.Host.Do(r)
 		return err
 	}
-	if p.plan != nil {
-		err = p.plan.Do(r.String(), step)
+	if plan != nil {
+		err = plan.Do(r.String(), step)
 	} else {
 		err = step()
 	}
-	if p.asked != nil {
-		p.asked(r, err)
+	if asked != nil {
+		asked(r, err)
 	}
 	return reply, err
 }

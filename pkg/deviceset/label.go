@@ -57,20 +57,19 @@ func halves(b Block, size int64) *journal.Slots {
 }
 
 // openLabel activates the label and takes it for this process.
-func (s *DeviceSet) openLabel(r poolRecord) error {
+func (s *DeviceSet) openLabel(r poolRecord) (*label, error) {
 	info, err := s.pool.activate(labelID, r.Label, false)
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("%w: activate label: %w", ErrUnavailable, err)
 	}
 	b, err := s.machine.OpenDevice(info, true)
 	if errors.Is(err, unix.EBUSY) {
-		return fmt.Errorf("%w: the label of pool %s is open", ErrInUse, r.UUID)
+		return nil, fmt.Errorf("%w: the label of pool %s is open", ErrInUse, r.UUID)
 	}
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("%w: open label: %w", ErrUnavailable, err)
 	}
-	s.label = &label{Block: b, device: s.pool.thin(labelID), slots: halves(b, r.Label)}
-	return nil
+	return &label{Block: b, device: s.pool.thin(labelID), slots: halves(b, r.Label)}, nil
 }
 
 // close lets go of the label. Where the device cannot be removed it stays, as

@@ -268,7 +268,7 @@ func (s *DeviceSet) build(r poolRecord) (err error) {
 	if err := s.pool.CreateThin(labelID); err != nil {
 		return err
 	}
-	if err := s.openLabel(r); err != nil {
+	if s.label, err = s.openLabel(r); err != nil {
 		return err
 	}
 	c := s.store.catalog

@@ -29,6 +29,9 @@ type MountOpts struct {
 // If the device is mounted there already, with the same ability to write, that is
 // no error; if anything else is, it is ErrForeign. A device may be mounted at
 // several paths. After an error the device is as active as before.
+//
+// A read-only device whose file system has a log to replay, such as a copy of an xfs
+// that was mounted, is EROFS: a copy of it is mounted instead.
 func (s *DeviceSet) MountDevice(hash, path string, o MountOpts) error {
 	return failed("mount device", hash, s.mountDevice(s.named(hash), path, o))
 }

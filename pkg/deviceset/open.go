@@ -197,30 +197,19 @@ func (s *DeviceSet) header(h journal.Header) journal.Header {
 	return journal.Header{Pool: h.Pool, Store: h.Store, Machine: s.machine.ID()}
 }
 
-// takeOver takes the pool for this process and compares the two copies of the
-// journal.
+// takeOver takes the pool for this process, as far as it lets itself be taken.
 func (s *DeviceSet) takeOver(found *reading, compare bool) error {
 	if _, err := s.pool.Commit(); err != nil {
 		s.down = fmt.Errorf("%w: %w", ErrUnavailable, err)
 		return nil
 	}
-	err := s.openLabel(found.catalog.Pool)
-	if errors.Is(err, ErrInUse) {
+	s.unleased = &unleased{found, compare}
+	if err := s.lease(); errors.Is(err, ErrInUse) {
 		return err
 	}
-	if err != nil {
-		// Such as a pool that failed: what is mounted is served as far as it goes.
-		s.setReadOnly(fmt.Errorf("%w: the label cannot be opened: %w", ErrUnavailable, err))
-	} else if copied, err := readSlots(s.label.slots); compare {
-		s.setReadOnly(s.checkFences(found, copied, err))
-	} else {
-		s.store.root.Continue(found.head.Sequence, found.last+1)
-	}
 	s.look()
-	if s.readOnly == nil {
-		if err := s.begin(); err != nil && !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrReadOnly) {
-			return err
-		}
+	if err := s.begin(); err != nil && !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrReadOnly) {
+		return err
 	}
 	return nil
 }

@@ -115,7 +115,11 @@ func (s *DeviceSet) giveRest() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if allOf(size) <= s.given() {
+	status, err := p.status(0)
+	if err != nil {
+		return false, err
+	}
+	if has := dm.Sectors(status.Metadata.Total) * dm.MetadataBlockSize; status.Known() && allOf(size) <= has {
 		return false, nil
 	}
 	if err := s.give(allOf(size)); err != nil {
@@ -133,34 +137,43 @@ func (s *DeviceSet) given() (given dm.Sectors) {
 	return given
 }
 
-// give makes the device below the pool's metadata longer. The length is written down
-// first: at the next start the pool needs all that it has ever seen. It is written
-// even where the journal is closed to other changes, because a pool out of metadata
-// takes no others.
+// give makes the device below the pool's metadata as long as that, or finds it so. The
+// length is written down first: at the next start the pool needs all that it has ever
+// seen.
 func (s *DeviceSet) give(length dm.Sectors) error {
-	if length <= s.given() {
-		return nil
+	if length > s.given() {
+		if err := s.writeGiven(length); err != nil {
+			return err
+		}
 	}
+	p := s.pool
+	p.change.Lock()
+	defer p.change.Unlock()
+	return p.activateLinear(s.given())
+}
+
+// writeGiven writes down how much of its metadata the pool has, even where the journal
+// is closed to other changes, because a pool out of metadata takes no others.
+func (s *DeviceSet) writeGiven(length dm.Sectors) error {
 	if err := s.store.writable(); err != nil {
 		if err := s.openJournal(); err != nil {
 			return err
 		}
 	}
-	if err := s.commitFact(record{Do: doGive, Size: length.Bytes()}); err != nil {
-		return err
-	}
-	p := s.pool
-	p.change.Lock()
-	defer p.change.Unlock()
-	return p.activateLinear(length)
+	return s.commitFact(record{Do: doGive, Size: length.Bytes()})
 }
 
 // openJournal opens the journal for writing though the pool takes no changes.
 func (s *DeviceSet) openJournal() error {
+	s.beginning.Lock()
+	defer s.beginning.Unlock()
 	s.mu.Lock()
 	err := errors.Join(s.readOnly, s.down)
 	s.mu.Unlock()
 	if err != nil {
+		return err
+	}
+	if err := s.lease(); err != nil {
 		return err
 	}
 	st := s.store

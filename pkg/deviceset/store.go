@@ -64,8 +64,8 @@ func (s *store) later(records ...record) error {
 		if err := s.catalog.apply(r, 0); err != nil {
 			return err
 		}
+		s.lazy = append(s.lazy, r)
 	}
-	s.lazy = append(s.lazy, records...)
 	return nil
 }
 
@@ -153,10 +153,10 @@ func (s *store) writeFrame(body []byte) error {
 		return fmt.Errorf("journal: %w", err)
 	}
 	if err := s.root.Sync(); err != nil {
-		return fmt.Errorf("sync journal: %w", notRefused{err})
+		return fmt.Errorf("sync journal: %w", err)
 	}
 	if err := s.label.Append(body); err != nil {
-		return fmt.Errorf("label: %w", notRefused{err})
+		return fmt.Errorf("label: %w: %w", journal.ErrUnsure, err)
 	}
 	return nil
 }
@@ -187,7 +187,7 @@ func (s *store) switchSlots(c *catalog) error {
 // label that has not got as far as that is an older one.
 func (s *store) writeSlots(head journal.Header, text []byte, next uint64) error {
 	if err := s.label.Switch(head, text, next); err != nil {
-		return fmt.Errorf("switch label: %w", notRefused{err})
+		return fmt.Errorf("switch label: %w: %w", journal.ErrUnsure, err)
 	}
 	head.Peer = s.label.Header().Sequence
 	if err := s.root.Switch(head, text, next); err != nil {
@@ -196,24 +196,24 @@ func (s *store) writeSlots(head journal.Header, text []byte, next uint64) error 
 	return nil
 }
 
-// notRefused marks an error after which nobody knows what is on the medium, even
-// if it is one by which a file system refuses.
-type notRefused struct{ error }
-
-func (e notRefused) Unwrap() error { return e.error }
-
 // failed remembers an error after which this store writes nothing more. A sync
 // that failed is not made good by one that succeeds: the kernel reports the error
 // once and may have dropped the page, so only what is read anew from the medium is
 // known. A file system that refuses a write, being full or read-only, has taken
-// nothing.
+// nothing, and a frame without room was not even written.
 func (s *store) failed(err error) error {
-	refused := errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.EDQUOT)
-	if refused && !errors.As(err, new(notRefused)) {
+	if !errors.Is(err, journal.ErrUnsure) && tookNothing(err) {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	s.poison = fmt.Errorf("%w: the journal could not be written and must be opened anew: %w", ErrUnavailable, err)
 	return s.poison
+}
+
+// tookNothing reports whether a write that failed has left the medium as it was.
+func tookNothing(err error) bool {
+	return slices.ContainsFunc([]error{unix.ENOSPC, unix.EROFS, unix.EDQUOT, journal.ErrFull}, func(e error) bool {
+		return errors.Is(err, e)
+	})
 }
 
 // flush writes what waits for a next frame.

@@ -275,6 +275,7 @@ func (l *life) info(name string) (dm.Info, error) {
 }
 
 func (l *life) open(name string) error {
+	l.closePod()
 	if _, err := l.set.ActivateDevice(name); err != nil {
 		return err
 	}
@@ -371,6 +372,9 @@ func (l *life) checkPool() error {
 	devices, _ := l.set.Devices("", 1000)
 	for _, d := range devices {
 		want[d.ID] = true
+	}
+	if base, err := l.set.Device(""); err == nil {
+		want[base.ID] = true
 	}
 	if len(status.Orphans)+len(status.Ghosts)+status.OpenOperations+int(status.DeferredDeletedDeviceCount) > 0 {
 		return fmt.Errorf("orphans %v, ghosts %v, %d open creates, %d deletes", status.Orphans, status.Ghosts, status.OpenOperations, status.DeferredDeletedDeviceCount)

@@ -50,6 +50,10 @@ var (
 	// ErrFull says that a frame has no room until the slots are switched.
 	ErrFull = errors.New("the slot is full")
 
+	// ErrUnsure says that only reading anew can tell what is on the medium. Any other
+	// error of a write leaves what was there before.
+	ErrUnsure = errors.New("nobody knows what is on the medium")
+
 	// ErrUnsupported says that a newer version wrote the slots.
 	ErrUnsupported = errors.New("the journal has a format of a newer version")
 )
@@ -65,10 +69,11 @@ const (
 	lineSize  = len("dmthin frame ") + 16 + 1 + 8 + 1 + 8 + 1
 )
 
-// seal puts a line before body and pads it to whole blocks with newlines.
-func seal(form string, number uint64, body []byte) []byte {
+// seal puts a line before body and pads it to whole blocks with newlines. Only
+// who knows salt can unseal it.
+func seal(form string, number uint64, salt uint32, body []byte) []byte {
 	sealed := make([]byte, 0, roundUp(lineSize+len(body)))
-	sealed = fmt.Appendf(sealed, form, number, len(body), sum(form, number, body))
+	sealed = fmt.Appendf(sealed, form, number, len(body), sum(form, number, salt, body))
 	sealed = append(sealed, body...)
 	for len(sealed) < cap(sealed) {
 		sealed = append(sealed, '\n')
@@ -78,13 +83,13 @@ func seal(form string, number uint64, body []byte) []byte {
 
 // unseal reads what seal wrote, from the begin of b. A body that reaches beyond b
 // is not there.
-func unseal(form string, b []byte) (number uint64, body []byte, ok bool) {
+func unseal(form string, salt uint32, b []byte) (number uint64, body []byte, ok bool) {
 	number, length, want, ok := parseLine(form, b)
 	if !ok || length > len(b)-lineSize {
 		return 0, nil, false
 	}
 	body = b[lineSize:][:length]
-	return number, body, sum(form, number, body) == want
+	return number, body, sum(form, number, salt, body) == want
 }
 
 func parseLine(form string, b []byte) (number uint64, length int, sum uint32, ok bool) {
@@ -98,9 +103,12 @@ func parseLine(form string, b []byte) (number uint64, length int, sum uint32, ok
 	return number, length, sum, fmt.Sprintf(form, number, length, sum) == line
 }
 
-// sum covers the number too: a frame is no other frame.
-func sum(form string, number uint64, body []byte) uint32 {
-	head := fmt.Appendf(nil, "%s%016x%08x", form, number, len(body))
+// sum covers the number too: a frame is no other frame. The salt of a frame is
+// its slot's header: what an earlier use of the slot has left is no frame at all.
+// Numbers do not tell. Where a root was lost, its successor goes on with a number
+// that frames may have which lie behind a gap.
+func sum(form string, number uint64, salt uint32, body []byte) uint32 {
+	head := fmt.Appendf(nil, "%s%016x%08x%08x", form, number, len(body), salt)
 	return crc32.Update(crc32.Checksum(head, castagnoli), castagnoli, body)
 }
 
@@ -115,17 +123,23 @@ func sealHeader(h Header) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	block := seal(slotLine, h.Sequence, text)
+	block := seal(slotLine, h.Sequence, 0, text)
 	if len(block) > BlockSize {
 		return nil, fmt.Errorf("slot header has %d bytes", len(text))
 	}
 	return block, nil
 }
 
+// saltOf returns the salt of the frames behind a header.
+func saltOf(header []byte) uint32 {
+	_, _, sum, _ := parseLine(slotLine, header)
+	return sum
+}
+
 // ParseHeader reads block 0 of a slot. Zeros, and anything else that is no header,
 // is not ok.
 func ParseHeader(block []byte) (h Header, ok bool, err error) {
-	number, text, ok := unseal(slotLine, block)
+	number, text, ok := unseal(slotLine, 0, block)
 	if !ok {
 		return Header{}, false, nil
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 )
 
 // Slots are the two slots of a journal. One goroutine at a time may use them.
@@ -12,6 +13,7 @@ type Slots struct {
 	size  int64 // of each, in bytes
 	now   int   // the newer one, to which frames are appended
 	head  Header
+	salt  uint32 // of its frames
 	next  uint64 // number of the next frame
 	end   int64  // where it goes
 	fresh bool   // the newer slot was written by this Slots, not found
@@ -45,11 +47,12 @@ func (c *Content) Last() uint64 { return c.Header.First - 1 + uint64(len(c.Frame
 // ErrEmpty if both begin with zeros, else ErrDamaged, which is also what a
 // checkpoint that differs from its checksum is; then the header alone is returned.
 func (s *Slots) Read() (*Content, error) {
+	var blocks [2][BlockSize]byte
 	var heads [2]Header
 	var found [2]bool
 	blank := true
 	for i := range s.files {
-		block := make([]byte, BlockSize)
+		block := blocks[i][:]
 		if _, err := s.files[i].ReadAt(block, 0); err != nil {
 			return nil, fmt.Errorf("slot %d: %w", i, err)
 		}
@@ -61,9 +64,9 @@ func (s *Slots) Read() (*Content, error) {
 	}
 	switch {
 	case found[0] && (!found[1] || heads[0].Sequence > heads[1].Sequence):
-		return s.read(0, heads[0])
+		return s.read(0, heads[0], saltOf(blocks[0][:]))
 	case found[1]:
-		return s.read(1, heads[1])
+		return s.read(1, heads[1], saltOf(blocks[1][:]))
 	case blank:
 		return nil, ErrEmpty
 	}
@@ -79,12 +82,12 @@ func allZero(b []byte) bool {
 	return true
 }
 
-func (s *Slots) read(slot int, head Header) (*Content, error) {
-	length := roundUp(head.Length)
-	s.now, s.head = slot, head
-	if head.Length < 0 || int64(length) > s.size-BlockSize || head.First == 0 {
-		return &Content{Header: head}, fmt.Errorf("%w: slot %d: a checkpoint of %d bytes in a slot of %d", ErrDamaged, slot, head.Length, s.size)
+func (s *Slots) read(slot int, head Header, salt uint32) (*Content, error) {
+	s.now, s.head, s.salt, s.fresh = slot, head, salt, false
+	if head.Size != s.size || head.Length < 0 || int64(head.Length) > s.size-BlockSize || head.First == 0 {
+		return &Content{Header: head}, fmt.Errorf("%w: slot %d: a slot of %d bytes with a checkpoint of %d, in %d bytes", ErrDamaged, slot, head.Size, head.Length, s.size)
 	}
+	length := roundUp(head.Length)
 	c := &Content{Header: head, Checkpoint: make([]byte, length)}
 	if length > 0 {
 		if _, err := s.files[slot].ReadAt(c.Checkpoint, BlockSize); err != nil {
@@ -95,28 +98,27 @@ func (s *Slots) read(slot int, head Header) (*Content, error) {
 	if crc32.Checksum(c.Checkpoint, castagnoli) != head.Sum {
 		return &Content{Header: head}, fmt.Errorf("%w: slot %d: the checkpoint differs from its checksum", ErrDamaged, slot)
 	}
-	s.next, s.fresh = head.First, false
+	s.next = head.First
 	s.end = BlockSize + int64(length)
 	return c, s.readFrames(c)
 }
 
 // readFrames reads as far as frames follow each other, and then looks whether one
-// lies behind a gap. Old frames of the slot's last use have lower numbers.
+// lies behind a gap.
 func (s *Slots) readFrames(c *Content) error {
-	r := reader{file: s.files[s.now], size: s.size}
+	r := reader{file: s.files[s.now], size: s.size, salt: s.salt}
 	for at := s.end; at < s.size; {
-		number, body, err := r.frame(at)
-		if err != nil {
-			return fmt.Errorf("slot %d: %w", s.now, err)
-		}
+		number, body, ok, err := r.frame(at)
 		switch {
-		case body == nil || number < s.next:
+		case err != nil:
+			return fmt.Errorf("slot %d: %w", s.now, err)
+		case !ok:
 			at += BlockSize
-		case number > s.next || at != s.end:
+		case number != s.next || at != s.end:
 			c.Gap = true
 			return nil
 		default:
-			c.Frames = append(c.Frames, Frame{number, body})
+			c.Frames = append(c.Frames, Frame{number, slices.Clone(body)})
 			s.next++
 			s.end += FrameSize(len(body))
 			at = s.end
@@ -129,37 +131,40 @@ func (s *Slots) readFrames(c *Content) error {
 type reader struct {
 	file  File
 	size  int64
+	salt  uint32
 	piece []byte
 	at    int64 // of piece
 }
 
 const pieceSize = 64 * BlockSize
 
-// frame returns the frame that begins at a block, or a nil body if none does.
-func (r *reader) frame(at int64) (number uint64, body []byte, err error) {
+// frame returns the frame that begins at a block, if one does. Its body is that
+// until the next call.
+func (r *reader) frame(at int64) (number uint64, body []byte, ok bool, err error) {
 	b, err := r.bytes(at, BlockSize)
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, false, err
 	}
 	_, length, _, ok := parseLine(frameLine, b)
-	if whole := FrameSize(length); ok && whole <= r.size-at {
-		if b, err = r.bytes(at, int(whole)); err != nil {
-			return 0, nil, err
-		}
-		if number, body, ok = unseal(frameLine, b); ok {
-			return number, append(make([]byte, 0, len(body)), body...), nil
-		}
+	whole := FrameSize(length)
+	if !ok || whole > r.size-at {
+		return 0, nil, false, nil
 	}
-	return 0, nil, nil
+	if b, err = r.bytes(at, whole); err != nil {
+		return 0, nil, false, err
+	}
+	number, body, ok = unseal(frameLine, r.salt, b)
+	return number, body, ok, nil
 }
 
-func (r *reader) bytes(at int64, length int) ([]byte, error) {
-	if at < r.at || at+int64(length) > r.at+int64(len(r.piece)) {
-		piece := make([]byte, min(int64(max(length, pieceSize)), r.size-at))
-		if _, err := r.file.ReadAt(piece, at); err != nil {
+func (r *reader) bytes(at, length int64) ([]byte, error) {
+	if at < r.at || at+length > r.at+int64(len(r.piece)) {
+		want := min(max(length, pieceSize), r.size-at)
+		r.at, r.piece = at, slices.Grow(r.piece[:0], int(want))[:want]
+		if _, err := r.file.ReadAt(r.piece, at); err != nil {
+			r.piece = r.piece[:0]
 			return nil, err
 		}
-		r.piece, r.at = piece, at
 	}
 	return r.piece[at-r.at:][:length], nil
 }
@@ -172,7 +177,7 @@ func (s *Slots) Append(body []byte) error {
 	if !s.fresh || s.end+FrameSize(len(body)) > s.size {
 		return ErrFull
 	}
-	if _, err := s.files[s.now].WriteAt(seal(frameLine, s.next, body), s.end); err != nil {
+	if _, err := s.files[s.now].WriteAt(seal(frameLine, s.next, s.salt, body), s.end); err != nil {
 		return err
 	}
 	s.next++
@@ -180,12 +185,22 @@ func (s *Slots) Append(body []byte) error {
 	return nil
 }
 
-// Sync makes durable what was appended.
-func (s *Slots) Sync() error { return s.files[s.now].Sync() }
+// Sync makes durable what was appended, or else is ErrUnsure.
+func (s *Slots) Sync() error { return s.sync(s.now) }
+
+func (s *Slots) sync(slot int) error { return unsure(s.files[slot].Sync()) }
+
+func unsure(err error) error {
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnsure, err)
+	}
+	return nil
+}
 
 // Switch makes the other slot the newer one, with a checkpoint of all frames
-// before number first. It is durable on return. Killed in between, or after an
-// error, Read still finds the old slot as it was.
+// before number first. It is durable on return. Killed in between, or after
+// ErrUnsure, Read finds the old slot as it was, or the new one; after any other
+// error the old one, to which frames can still be appended.
 func (s *Slots) Switch(h Header, checkpoint []byte, first uint64) error {
 	if need := int64(roundUp(len(checkpoint))) + BlockSize; need > s.size {
 		return fmt.Errorf("%w: a checkpoint of %d bytes in a slot of %d", ErrFull, len(checkpoint), s.size)
@@ -197,10 +212,15 @@ func (s *Slots) Switch(h Header, checkpoint []byte, first uint64) error {
 	if err != nil {
 		return err
 	}
+	if !s.fresh { // whoever wrote the slot may have been killed before its sync
+		if err := s.sync(s.now); err != nil {
+			return err
+		}
+	}
 	if err := s.write(other, checkpoint, block); err != nil {
 		return err
 	}
-	s.now, s.head, s.next, s.fresh = other, h, first, true
+	s.now, s.head, s.salt, s.next, s.fresh = other, h, saltOf(block), first, true
 	s.end = BlockSize + int64(roundUp(len(checkpoint)))
 	return nil
 }
@@ -215,14 +235,14 @@ func (s *Slots) write(slot int, checkpoint, header []byte) error {
 		if _, err := s.files[slot].WriteAt(b, BlockSize); err != nil {
 			return err
 		}
-		if err := s.files[slot].Sync(); err != nil {
+		if err := s.sync(slot); err != nil {
 			return err
 		}
 	}
 	if _, err := s.files[slot].WriteAt(header, 0); err != nil {
-		return err
+		return unsure(err)
 	}
-	return s.files[slot].Sync()
+	return s.sync(slot)
 }
 
 // Continue makes the next Switch the successor of another journal's: with a higher

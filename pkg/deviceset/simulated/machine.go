@@ -447,3 +447,10 @@ func (m *Machine) FreeSpace(string) (int64, error) {
 	defer m.world.mu.Unlock()
 	return m.world.free, nil
 }
+
+// Dead reports whether the process has come to its end.
+func (m *Machine) Dead() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.dead || m.plan != nil && m.plan.Crashed()
+}
