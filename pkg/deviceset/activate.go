@@ -11,7 +11,8 @@ import (
 
 // ActivateDevice makes a block device of a device and returns the path of its node,
 // such as /dev/dm-7. A device that is active already is no error. One that was made
-// read-only refuses writes.
+// read-only refuses writes, and one whose formatting did not end is
+// ErrNotFormatted.
 func (s *DeviceSet) ActivateDevice(hash string) (path string, err error) {
 	name := s.named(hash)
 	unlock := s.locks.lock(name)
@@ -31,6 +32,10 @@ func (s *DeviceSet) activateNamed(name string) (dm.Info, error) {
 	d, err := s.usable(name)
 	if err != nil {
 		return dm.Info{}, err
+	}
+	if d.Formatting {
+		// The next attempt throws away all that is written meanwhile.
+		return dm.Info{}, fmt.Errorf("%w: its formatting did not end: format it again", ErrNotFormatted)
 	}
 	return s.pool.activate(d.ID, d.Size, d.ReadOnly)
 }

@@ -313,11 +313,10 @@ func (s *DeviceSet) own(c *catalog, source *reading) error {
 	if _, err := s.label.slots.Read(); err != nil && !journal.IsDamage(err) {
 		return err
 	}
-	s.store = &store{
-		root: root, catalog: c,
-		head: journal.Header{Pool: c.Pool.UUID, Store: s.machine.NewUUID(), Machine: s.machine.ID()},
-	}
-	s.store.root.Continue(s.label.slots.Header().Sequence, 0)
+	root.Continue(s.label.slots.Header().Sequence, 0)
+	s.store = newStore(root)
+	s.store.catalog = c
+	s.store.head = journal.Header{Pool: c.Pool.UUID, Store: s.machine.NewUUID(), Machine: s.machine.ID()}
 	return s.begin()
 }
 

@@ -162,7 +162,7 @@ func (s *DeviceSet) copied(name string, from device, o DeviceOptions) (device, e
 	case len(o.MkfsArgs) > 0:
 		return device{}, fmt.Errorf("%w: mkfsarg: a copy is never formatted", ErrInvalid)
 	case from.Formatting:
-		return device{}, fmt.Errorf("%w: its source %s is being formatted", ErrUnavailable, from.Name)
+		return device{}, fmt.Errorf("%w: the formatting of its source %s did not end: format that again", ErrNotFormatted, from.Name)
 	}
 	return device{
 		Name: name, Size: size, Parent: from.Name, FS: from.FS, ReadOnly: o.ReadOnly,

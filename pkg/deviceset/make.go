@@ -36,10 +36,9 @@ func (s *DeviceSet) makePool() error {
 	}
 	s.slots = slots
 	root := journal.New([2]journal.File{slots[0], slots[1]}, r.Label/2)
-	s.store = &store{
-		root: root, catalog: newCatalog(r),
-		head: journal.Header{Pool: r.UUID, Store: s.machine.NewUUID(), Machine: s.machine.ID()},
-	}
+	s.store = newStore(root)
+	s.store.catalog = newCatalog(r)
+	s.store.head = journal.Header{Pool: r.UUID, Store: s.machine.NewUUID(), Machine: s.machine.ID()}
 	if err := s.note(1); err != nil {
 		return err
 	}

@@ -145,7 +145,7 @@ func (s *DeviceSet) readRoot() (*reading, error) {
 		return nil, err
 	}
 	root := journal.New([2]journal.File{slots[0], slots[1]}, size)
-	s.store = &store{root: root}
+	s.store = newStore(root)
 	r, err := readSlots(root)
 	if err == nil && r.gap {
 		err = fmt.Errorf("%w: frame %d is not whole, and later ones are there", journal.ErrDamaged, r.last+1)

@@ -27,7 +27,8 @@ type store struct {
 	label   *journal.Slots
 	head    journal.Header // whose slots these are
 	queue   []*commit
-	lazy    []record // applied, and to be written with the next frame
+	lazy    []record      // applied, and to be written with the next frame
+	waiting chan struct{} // filled when lazy is
 	writing bool
 	poison  error // why nothing can be written any more
 	op      uint64
@@ -38,6 +39,10 @@ type commit struct {
 	records []record
 	err     error
 	turn    chan bool // true: write the next frame; false: done
+}
+
+func newStore(root *journal.Slots) *store {
+	return &store{root: root, waiting: make(chan struct{}, 1)}
 }
 
 // view calls look with the catalog, which it must neither change nor keep.
@@ -65,6 +70,10 @@ func (s *store) later(records ...record) error {
 			return err
 		}
 		s.lazy = append(s.lazy, r)
+	}
+	select {
+	case s.waiting <- struct{}{}:
+	default:
 	}
 	return nil
 }

@@ -25,18 +25,12 @@ const (
 func (s *DeviceSet) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.worker = &worker{cancel: cancel, nudge: make(chan struct{}, 1)}
-	s.worker.done.Add(2)
-	go func() {
-		defer s.worker.done.Done()
-		s.work(ctx)
-	}()
-	go func() {
-		defer s.worker.done.Done()
-		s.watch(ctx)
-	}()
+	s.worker.done.Go(func() { s.work(ctx) })
+	s.worker.done.Go(func() { s.watch(ctx) })
+	s.worker.done.Go(func() { s.writeEnds(ctx) })
 }
 
-// stop ends both and waits for them. A stop of what was not started is none.
+// stop ends all of it and waits. A stop of what was not started is none.
 func (w *worker) stop() {
 	if w != nil {
 		w.cancel()
@@ -118,3 +112,25 @@ func (s *DeviceSet) finishOne(o operation) error {
 	}
 	return s.settleLocked(o)
 }
+
+// writeEnds writes the ends of operations that no later operation has taken along.
+// A pool that is put back to before an operation is known by its end.
+func (s *DeviceSet) writeEnds(ctx context.Context) {
+	quiet := time.NewTimer(0)
+	for {
+		select {
+		case <-ctx.Done():
+			quiet.Stop()
+			return
+		case <-s.store.waiting:
+			quiet.Reset(quietTime)
+		case <-quiet.C:
+			if s.store.writable() == nil {
+				_ = s.store.flush() // an error closes the journal, and shows at the next call
+			}
+		}
+	}
+}
+
+// quietTime is how long nothing happens before ends get a frame of their own.
+const quietTime = time.Second

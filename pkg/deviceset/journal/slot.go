@@ -109,8 +109,10 @@ func parseLine(form string, b []byte) (number uint64, length int, sum uint32, ok
 // that frames may have which lie behind a gap.
 func sum(form string, number uint64, salt uint32, body []byte) uint32 {
 	head := fmt.Appendf(nil, "%s%016x%08x%08x", form, number, len(body), salt)
-	return crc32.Update(crc32.Checksum(head, castagnoli), castagnoli, body)
+	return crc32.Update(checksum(head), castagnoli, body)
 }
+
+func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 
 func roundUp(n int) int { return (n + BlockSize - 1) / BlockSize * BlockSize }
 

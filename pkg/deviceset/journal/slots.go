@@ -3,7 +3,6 @@ package journal
 import (
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"slices"
 )
 
@@ -95,7 +94,7 @@ func (s *Slots) read(slot int, head Header, salt uint32) (*Content, error) {
 		}
 	}
 	c.Checkpoint = c.Checkpoint[:head.Length]
-	if crc32.Checksum(c.Checkpoint, castagnoli) != head.Sum {
+	if checksum(c.Checkpoint) != head.Sum {
 		return &Content{Header: head}, fmt.Errorf("%w: slot %d: the checkpoint differs from its checksum", ErrDamaged, slot)
 	}
 	s.next = head.First
@@ -207,7 +206,7 @@ func (s *Slots) Switch(h Header, checkpoint []byte, first uint64) error {
 	}
 	other := 1 - s.now
 	h.Format, h.Size, h.Sequence, h.First = Format, s.size, s.head.Sequence+1, first
-	h.Length, h.Sum = len(checkpoint), crc32.Checksum(checkpoint, castagnoli)
+	h.Length, h.Sum = len(checkpoint), checksum(checkpoint)
 	block, err := sealHeader(h)
 	if err != nil {
 		return err
