@@ -1,6 +1,7 @@
 package deviceset
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -15,15 +16,18 @@ const statusAge = time.Second
 // admit refuses a new device, before the pool hears of it, where it would leave too
 // little. A copy takes no space at once, and any amount later.
 func (s *DeviceSet) admit(want device, copied bool) error {
-	status, err := s.pool.status(statusAge)
+	status, err := s.figures()
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return err
 	}
 	if copied && status.Mode == dm.PoolOutOfDataSpace {
 		return fmt.Errorf("%w: no device is suspended while the pool is out of data space", ErrPoolFull)
 	}
 	if err := s.admitSpace(status); err != nil {
 		return err
+	}
+	if !status.Commits() {
+		return fmt.Errorf("%w: the pool takes no changes: %s", ErrUnavailable, ailment(status))
 	}
 	if err := s.admitSize(status, want.promised()); err != nil {
 		return err
@@ -35,6 +39,18 @@ func (s *DeviceSet) admit(want device, copied bool) error {
 		return s.admitSnapshot()
 	}
 	return nil
+}
+
+// figures returns a status by which admission can decide: a pool that failed has none.
+func (s *DeviceSet) figures() (dm.PoolStatus, error) {
+	status, err := s.pool.status(statusAge)
+	if err == nil && !status.Known() {
+		err = errors.New(ailment(status))
+	}
+	if err != nil {
+		return status, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return status, nil
 }
 
 // promised returns what d adds to the sizes that over-provisioning is about.

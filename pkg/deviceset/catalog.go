@@ -107,6 +107,7 @@ type quarantined struct {
 func newCatalog(pool poolRecord) *catalog {
 	c := &catalog{Pool: pool, Cursor: 1}
 	c.make()
+	c.size = pool.weight()
 	return c
 }
 
@@ -196,6 +197,12 @@ func (d *device) weight() int {
 }
 
 const quarantinedWeight = 512
+
+// weight is what the first line of a checkpoint takes, in the same way.
+func (r poolRecord) weight() int {
+	const fixed = 480
+	return fixed + 6*(len(r.Data)+len(r.Metadata))
+}
 
 // nextID returns the id to try next and moves on. Beyond the last one it begins
 // anew, but for ids whose end is not yet in a checkpoint: a journal that is cut

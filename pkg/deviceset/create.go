@@ -264,7 +264,10 @@ func (s *DeviceSet) makeOnce(want device, from *device) error {
 		// Not ours, though we asked: nothing of it may be taken for our own later.
 		return errors.Join(err, s.store.commit(record{Do: doAbort, Op: o.Op}))
 	}
-	return s.afterError(o, err)
+	if err = s.afterError(o, err); err != nil {
+		s.worker.wake() // to come back to what is open still
+	}
+	return err
 }
 
 // afterError settles a create that was answered with an error, which is passed on

@@ -52,8 +52,10 @@ func (s *DeviceSet) deleteDevice(name string, wait bool) error {
 		return err
 	}
 	err = s.destroyLocked(operation{Op: op, Delete: true, Device: d})
+	if err != nil {
+		s.worker.wake() // to come back to it
+	}
 	if isBusy(err) && !wait {
-		s.worker.wake()
 		return s.syncLabel() // no message has done it
 	}
 	return err

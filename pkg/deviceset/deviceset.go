@@ -99,6 +99,13 @@ func (s *DeviceSet) shutError() error {
 	return nil
 }
 
+// ended returns nil until the set is shut down.
+func (s *DeviceSet) ended() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.shutError()
+}
+
 // up returns nil if there is a pool to ask.
 func (s *DeviceSet) up() error {
 	s.mu.Lock()
@@ -150,10 +157,13 @@ func baseName(fs string) string { return basePrefix + fs }
 func isBase(name string) bool { return len(name) > 0 && name[0] == '@' }
 
 // named returns the catalog's name for a caller's: the empty one is that of the
-// base device.
+// base device, and what looks like a base device's is nobody's.
 func (s *DeviceSet) named(hash string) string {
-	if hash == "" {
+	switch {
+	case hash == "":
 		return baseName(s.config.FS)
+	case isBase(hash):
+		return ""
 	}
 	return hash
 }

@@ -63,9 +63,11 @@ func (s *DeviceSet) watch(ctx context.Context) {
 	}
 	defer func() { _ = w.Close() }() // it was only read
 	var last dm.PoolStatus
+	told := false // that metadata is short
 	for first := true; ; first = false {
 		if status, err := s.pool.status(0); err == nil {
 			s.news(first, last, status)
+			told = s.relieve(status, told)
 			last = status
 		}
 		if w.Wait(ctx) != nil {
@@ -78,11 +80,8 @@ func (s *DeviceSet) watch(ctx context.Context) {
 // debounce is how long events of others are let pass as one.
 const debounce = 10 * time.Millisecond
 
-// news tells what is new in a status, and does about it what can be done.
+// news tells what is new in a status.
 func (s *DeviceSet) news(first bool, last, now dm.PoolStatus) {
-	if lowMetadata(now) && (first || !lowMetadata(last)) {
-		s.relieveMetadata(now)
-	}
 	if s.lowData(now) && (first || !s.lowData(last)) {
 		s.emit(Event{Kind: EventLowData, Status: now})
 	}
@@ -101,17 +100,24 @@ func lowMetadata(status dm.PoolStatus) bool {
 	return status.Known() && (status.Metadata.Free() < status.MetadataLowWater || status.OutOfMetadata())
 }
 
-// relieveMetadata gives the pool what is held back of its metadata, so that deletes
-// stay possible.
-func (s *DeviceSet) relieveMetadata(status dm.PoolStatus) {
-	gave, err := s.giveRest()
-	kind := EventLowMetadata
-	if gave && err == nil {
-		kind = EventGrown
-		if s.pool != nil {
-			status, err = s.pool.status(0)
-		}
+// relieve gives a pool that is short of metadata what is held back of it, so that
+// deletes stay possible. What fails is tried again with the next event. That there is
+// nothing to give is told once: relieve returns whether it was.
+func (s *DeviceSet) relieve(status dm.PoolStatus, told bool) bool {
+	if !lowMetadata(status) {
+		return false
 	}
-	s.emit(Event{Kind: kind, Status: status, Err: err})
-	s.worker.wake()
+	gave, err := s.giveRest()
+	switch {
+	case gave && err == nil:
+		if now, err := s.pool.status(0); err == nil {
+			status = now
+		}
+		s.emit(Event{Kind: EventGrown, Status: status})
+		s.worker.wake()
+		return false
+	case !told:
+		s.emit(Event{Kind: EventLowMetadata, Status: status, Err: err})
+	}
+	return true
 }

@@ -21,7 +21,7 @@ func (s *DeviceSet) Finish() { s.finish(context.Background()) }
 
 // Relieve does what the watch would do now about a pool that is short of metadata.
 func (s *DeviceSet) Relieve() {
-	if status, err := s.pool.status(0); err == nil && lowMetadata(status) {
-		s.relieveMetadata(status)
+	if status, err := s.pool.status(0); err == nil {
+		s.relieve(status, false)
 	}
 }

@@ -49,9 +49,9 @@ func (s *DeviceSet) writeSize(d device, size int64) error {
 	if err := s.mutable(); err != nil {
 		return err
 	}
-	status, err := s.pool.status(statusAge)
+	status, err := s.figures()
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return err
 	}
 	if status.Mode == dm.PoolOutOfDataSpace {
 		return fmt.Errorf("%w: no device is suspended while the pool is out of data space", ErrPoolFull)

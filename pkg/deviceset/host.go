@@ -136,7 +136,13 @@ func (*Host) OpenDevice(i dm.Info, exclusive bool) (Block, error) {
 }
 
 // OpenDisk opens a block device by its path.
-func (*Host) OpenDisk(path string) (Disk, error) { return openBlockDevice(path, os.O_RDWR) }
+func (*Host) OpenDisk(path string) (Disk, error) {
+	d, err := openBlockDevice(path, os.O_RDWR)
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
 
 // OpenNumber opens a block device by its number, for reading.
 func (*Host) OpenNumber(dev dm.DevNo) (Block, error) {

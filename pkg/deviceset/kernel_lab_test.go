@@ -137,6 +137,7 @@ func (l *kernelLab) sweep() {
 		if len(devices) == 0 {
 			break
 		}
+		time.Sleep(50 * time.Millisecond) // unmounting goes on for a while
 	}
 	_ = exec.Command("losetup", "--detach-all").Run()
 }

@@ -151,6 +151,9 @@ func (s *DeviceSet) UnmountDevice(hash, mountPath string) error {
 func (s *DeviceSet) unmountDevice(name, path string) error {
 	unlock := s.locks.lock(name)
 	defer unlock()
+	if err := s.ended(); err != nil {
+		return err
+	}
 	d, err := s.lookup(name)
 	if err != nil {
 		return err

@@ -51,9 +51,16 @@ const (
 // journal of something else.
 var errBadRecord = errors.New("the record does not fit")
 
-// apply changes c by a record of a frame.
+// apply changes c by a record of a frame. One that does not fit changes nothing.
 func (c *catalog) apply(r record, frame uint64) error {
-	c.Op = max(c.Op, r.Op)
+	err := c.change(r, frame)
+	if err == nil {
+		c.Op = max(c.Op, r.Op)
+	}
+	return err
+}
+
+func (c *catalog) change(r record, frame uint64) error {
 	switch r.Do {
 	case doMade:
 		c.Pool.Made = true
@@ -232,6 +239,7 @@ func parseCheckpoint(text []byte) (*catalog, error) {
 	if err := lines.Decode(c); err != nil {
 		return nil, fmt.Errorf("checkpoint: %w", err)
 	}
+	c.size = c.Pool.weight()
 	for {
 		var l checkpointLine
 		if err := lines.Decode(&l); errors.Is(err, io.EOF) {
@@ -239,13 +247,33 @@ func parseCheckpoint(text []byte) (*catalog, error) {
 		} else if err != nil {
 			return nil, fmt.Errorf("checkpoint: %w", err)
 		}
-		switch {
-		case l.Device != nil:
-			c.add(l.Device)
-		case l.Operation != nil:
-			c.begin(l.Operation)
-		case l.Quarantined != nil:
-			c.keepAway(*l.Quarantined)
+		if err := c.take(l); err != nil {
+			return nil, fmt.Errorf("checkpoint: %w", err)
 		}
 	}
+}
+
+// take adds what a line of a checkpoint has. No two have one id or one name, but a
+// device may have that of one whose deletion is open.
+func (c *catalog) take(l checkpointLine) error {
+	var id dm.DeviceID
+	var taken bool
+	var add func()
+	switch d, o, q := l.Device, l.Operation, l.Quarantined; {
+	case d != nil:
+		id, taken, add = d.ID, c.devices[d.Name] != nil, func() { c.add(d) }
+	case o != nil:
+		name := o.Device.Name
+		taken = c.open[o.Op] != nil || !o.Delete && (c.devices[name] != nil || c.making[name] != nil)
+		id, add = o.Device.ID, func() { c.begin(o) }
+	case q != nil:
+		id, add = q.ID, func() { c.keepAway(*q) }
+	default:
+		return fmt.Errorf("%w: a line with nothing that is known", errBadRecord)
+	}
+	if _, used := c.ids[id]; used || taken {
+		return fmt.Errorf("%w: thin device %d comes twice, or its name", errBadRecord, id)
+	}
+	add()
+	return nil
 }

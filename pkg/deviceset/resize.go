@@ -47,7 +47,11 @@ func (s *DeviceSet) resizePool(size int64) error {
 	if err := s.growMetadata(metadataSizeFor(size)); err != nil {
 		return err
 	}
-	return s.reloadPool(size)
+	if err := s.reloadPool(size); err != nil {
+		return err
+	}
+	s.worker.wake() // what the pool refused before it may take now
+	return nil
 }
 
 // poolLock is the lock of the pool's size: no device has such a name.
@@ -119,7 +123,7 @@ func (s *DeviceSet) giveRest() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if has := dm.Sectors(status.Metadata.Total) * dm.MetadataBlockSize; status.Known() && allOf(size) <= has {
+	if has := dm.Sectors(status.Metadata.Total) * dm.MetadataBlockSize; !lowMetadata(status) || allOf(size) <= has {
 		return false, nil
 	}
 	if err := s.give(allOf(size)); err != nil {

@@ -9,8 +9,9 @@
 //
 // Frames are appended to the newer slot until it is full. Then the other slot
 // gets a new checkpoint, and becomes the newer one with its header, which is
-// written last. Nothing is renamed, truncated or allocated: a file system that is
-// full, or a device that has no file system, does as well.
+// written last. A frame counts only behind the header for which it was written, not
+// behind the slot's next one. Nothing is renamed, truncated or allocated: a file
+// system that is full, or a device that has no file system, does as well.
 //
 // All of it is text, for a reader at night: `less state.0`.
 //
