@@ -41,9 +41,15 @@ test: setup ## run all tests: this is the one to run
 	@$(MAKE) --no-print-directory test-kernel
 	@$(MAKE) --no-print-directory test-smp
 
+# Crashes are tried without the race detector, which would make it take an hour.
 .PHONY: test-unit
 test-unit: ## run the tests that need no device-mapper, with the race detector
-	go test -race -timeout 5m -skip '^TestKernel' ./...
+	go test -race -timeout 5m -skip '^Test(Kernel|Torture)' ./...
+	go test -v -count=1 -timeout 5m -run '^TestTorture' ./pkg/deviceset
+
+.PHONY: torture
+torture: ## try every crash that the simulator can, not a slice of them: some ten minutes
+	CSI_DMTHIN_TORTURE=all CSI_DMTHIN_STEPS=1000000 go test -v -count=1 -timeout 60m -run '^Test(Torture|Walk)' ./pkg/deviceset
 
 # Tests that need device-mapper are named TestKernel, and TestKernelSMP if they
 # need several CPUs too. They run without the race detector: its memory does not
@@ -77,7 +83,7 @@ fmt: ## format the code
 fuzz: ## run each fuzz test for FUZZTIME=30s
 	@for package in $$(go list ./...); do \
 	  for function in $$(go test -list '^Fuzz' $$package | grep '^Fuzz'); do \
-	    go test -run '^$$' -fuzz "^$$function$$" -fuzztime $(FUZZTIME) $$package; \
+	    go test -run '^$$' -fuzz "^$$function$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$package; \
 	  done; \
 	done
 

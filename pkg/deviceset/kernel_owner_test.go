@@ -46,12 +46,12 @@ func TestKernelOneRoot(t *testing.T) {
 	l := newKernelLab(t)
 	_, _, options := l.onDisks(512*mib, 16*mib)
 	first := l.open(options...)
+	l.blank(first, "gone", 8*mib)
 	l.blank(first, "a", 64*mib)
 	l.must(first.FormatDevice("a", filesystem.Ext4, nil))
 	path := l.mount(first, "a")
 	l.write(path+"/file", "text")
 	l.unmount(first, "a", path)
-	l.blank(first, "gone", 8*mib)
 	original := l.copyRoot()
 	for range 2 {
 		l.notOpened(deviceset.ErrInUse, options...)

@@ -127,7 +127,7 @@ func (tr *trial) done() bool {
 }
 
 // The story ends well whichever step fails, in each of the four ways.
-func TestFaults(t *testing.T) {
+func TestTortureFaults(t *testing.T) {
 	base, acked := prepared(t)
 	trials := 0
 	for mode := range dmfault.Mode(dmfault.NumModes) {
@@ -148,7 +148,7 @@ func TestFaults(t *testing.T) {
 
 // The same, with a second fault after the first, soon after it or later: in
 // recovery, when the call is made again, or when the process starts anew.
-func TestFaultsTwice(t *testing.T) {
+func TestTortureFaultsTwice(t *testing.T) {
 	base, acked := prepared(t)
 	stride, distance := 29, []int{0, 1, 3, 8, 21}
 	if os.Getenv("CSI_DMTHIN_TORTURE") == "all" {
@@ -179,7 +179,7 @@ func TestFaultsTwice(t *testing.T) {
 
 // Whoever makes a device, hears an error and wants it gone instead finds that it
 // stays gone, whichever step failed.
-func TestRegret(t *testing.T) {
+func TestTortureRegret(t *testing.T) {
 	base, acked := prepared(t)
 	create := operation{"create", func(l *life, _ int) error {
 		return l.set.AddDevice("x", "c", nil)

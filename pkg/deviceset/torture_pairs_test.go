@@ -78,7 +78,7 @@ func halves(who string) []half {
 // Two calls at once end as if they had been made one after the other, also where the
 // process dies while they are at it: all pairs, and all steps to die after. Which
 // of the two takes which step is left to chance.
-func TestPairs(t *testing.T) {
+func TestTorturePairs(t *testing.T) {
 	base, acked := prepared(t)
 	crashes := 0
 	for i, one := range halves("1") {
