@@ -98,7 +98,11 @@ func (p *pool) activateNew(id dm.DeviceID, size int64, readOnly bool) (dm.Info, 
 	if readOnly {
 		how = dm.ActivateReadOnly
 	}
-	d, err := how(p.kernel, p.dmName(thinSuffix(id)), p.dmUUID(thinSuffix(id)), p.thinTable(id, size))
+	var d dm.Device
+	err := p.running(func() (err error) {
+		d, err = how(p.kernel, p.dmName(thinSuffix(id)), p.dmUUID(thinSuffix(id)), p.thinTable(id, size))
+		return err
+	})
 	switch {
 	case errors.Is(err, unix.ENODATA):
 		return dm.Info{}, fmt.Errorf("%w: thin device %d: %w", ErrLost, id, err)
@@ -121,7 +125,7 @@ func (p *pool) fit(d dm.Device, want dm.Table) error {
 		return nil
 	case len(live) == 1 && live[0].Target == want[0].Target && live.Length() < want.Length():
 		p.decided(RuleGrown)
-		return d.Swap(want, 0)
+		return p.running(func() error { return d.Swap(want, 0) })
 	}
 	return fmt.Errorf("%w: device %s has table %q, want %q", ErrForeign, d, live, want)
 }

@@ -295,12 +295,12 @@ func (s *DeviceSet) afterError(o operation, cause error) error {
 // for that message.
 func (s *DeviceSet) send(o operation) error {
 	p := s.pool
-	p.change.RLock()
-	defer p.change.RUnlock()
 	if o.Origin == nil {
-		return p.CreateThin(o.Device.ID)
+		return p.changed(func() error { return p.CreateThin(o.Device.ID) })
 	}
-	snap := func() error { return p.CreateSnap(o.Device.ID, *o.Origin) }
+	snap := func() error {
+		return p.changed(func() error { return p.CreateSnap(o.Device.ID, *o.Origin) })
+	}
 	origin := p.thin(*o.Origin)
 	err := origin.WhileSuspended(0, snap)
 	if errors.Is(err, unix.ENXIO) {

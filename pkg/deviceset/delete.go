@@ -89,9 +89,7 @@ func (s *DeviceSet) destroy(o operation) error {
 	if err := s.discard(o.Device); err != nil {
 		return err
 	}
-	s.pool.change.RLock()
-	err := s.pool.Delete(o.Device.ID)
-	s.pool.change.RUnlock()
+	err := s.pool.changed(func() error { return s.pool.Delete(o.Device.ID) })
 	switch {
 	case err == nil:
 		return s.store.later(record{Do: doEnd, Op: o.Op})

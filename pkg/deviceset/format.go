@@ -59,11 +59,22 @@ func (s *DeviceSet) format1(d device, i dm.Info, fs filesystem.Type, args []stri
 	if err := s.store.commit(record{Do: doFormatting, Name: d.Name}); err != nil {
 		return err
 	}
-	o := filesystem.MakeOptions{Args: args, Prezeroed: !s.pool.features.SkipBlockZeroing}
+	zeroes, err := s.pool.zeroes()
+	if err != nil {
+		return err
+	}
+	o := filesystem.MakeOptions{Args: args, Prezeroed: zeroes}
 	if err := s.machine.Make(context.Background(), i, fs, o); err != nil {
 		return err
 	}
 	return s.store.commit(record{Do: doFormatted, Name: d.Name, FS: string(fs)})
+}
+
+// zeroes reports whether the pool, as it runs, zeroes the rest of a new block.
+func (p *pool) zeroes() (bool, error) {
+	live, err := p.Table()
+	t, ok := thinPoolOf(live)
+	return ok && !t.SkipBlockZeroing, err
 }
 
 // empty throws away all that a device holds.

@@ -83,8 +83,6 @@ func (s *DeviceSet) syncLabel() error {
 
 // fitActive gives a device its size, if it is active.
 func (s *DeviceSet) fitActive(id dm.DeviceID, size int64) error {
-	s.pool.change.RLock()
-	defer s.pool.change.RUnlock()
 	return ignoring(s.pool.fit(s.pool.thin(id), s.pool.thinTable(id, size)), unix.ENXIO)
 }
 

@@ -98,6 +98,9 @@ func (s *DeviceSet) open(doInit bool) (err error) {
 	case err != nil && !journal.IsDamage(err):
 		return err
 	}
+	if content.catalog != nil && !content.catalog.Pool.Made && !doInit {
+		return fmt.Errorf("%w under this root: its making did not end", ErrNoPool)
+	}
 	return s.openPool(content, err)
 }
 

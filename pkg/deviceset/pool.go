@@ -116,6 +116,27 @@ func (p *pool) forget() {
 	p.when = time.Time{}
 }
 
+// changed sends a message while the pool is not being grown.
+func (p *pool) changed(message func() error) error {
+	p.change.RLock()
+	defer p.change.RUnlock()
+	return message()
+}
+
+// running loads a table that lies on the pool. A pool that is being grown refuses
+// that with EINVAL, as it does a table that is wrong (drivers/md/dm-thin.c:
+// thin_ctr), so then it is tried once more when the growth is over. No lock is held
+// meanwhile, since a thin may take long.
+func (p *pool) running(load func() error) error {
+	err := load()
+	if errors.Is(err, unix.EINVAL) {
+		p.change.RLock()
+		p.change.RUnlock()
+		err = load()
+	}
+	return err
+}
+
 // tidy brings the pool's devices into order, those first that others lie on: what
 // a process that died had loaded but not resumed is dropped, what it had suspended
 // is resumed, and what has no table goes. A table left in the inactive slot would

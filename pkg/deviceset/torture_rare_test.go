@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
@@ -21,6 +22,7 @@ var rareStories = map[string]func(*testing.T) map[deviceset.Rule]int{
 	"a label that is damaged":           damagedLabelStory,
 	"a thin device of somebody else's":  orphanStory,
 	"a pool that was changed elsewhere": otherGenerationStory,
+	"a pool put back within a life":     putBackStory,
 }
 
 type ruleCount map[deviceset.Rule]int
@@ -211,6 +213,35 @@ func otherGenerationStory(t *testing.T) map[deviceset.Rule]int {
 	}
 	if found, err := l.observe(); err != nil || found.String() != acked.String() {
 		t.Errorf("found %s, want %s: %v", found, acked, err)
+	}
+	return rules
+}
+
+// putBackStory puts the pool back to a moment at which the process that has it now
+// had it already. The end of an operation that came later tells.
+func putBackStory(t *testing.T) map[deviceset.Rule]int {
+	rules := ruleCount{}
+	w, acked := prepared(t)
+	l, err := begin(w, acked)
+	must(t, err)
+	must(t, l.set.SetLabels("b", map[string]string{"k": "1"})) // the raise of the generation is on record
+	earlier := w.Clone()
+	earlier.PowerCut(func(dmsim.Page) bool { return true })
+	for _, name := range []string{"x", "y"} { // the frame of the second has the end of the first
+		must(t, l.set.AddDevice(name, "", map[string]string{"fs": "none", "size": "1M"}))
+	}
+	w.PowerCut(func(dmsim.Page) bool { return true })
+	for _, path := range []string{dataPath, metaPath} {
+		w.DiskAt(path).Restore(earlier.DiskAt(path))
+	}
+	l, err = begin(w, acked)
+	must(t, err)
+	rules.add(l.machine)
+	if reason := l.set.Status().ReadOnly; !strings.Contains(reason, "an operation ended after frame") {
+		t.Errorf("nothing may be changed because: %q", reason)
+	}
+	if err := l.set.DeleteDevice("a", true); !errors.Is(err, deviceset.ErrReadOnly) {
+		t.Errorf("delete: error is %v", err)
 	}
 	return rules
 }
