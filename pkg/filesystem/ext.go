@@ -17,6 +17,7 @@ const (
 	extBlocksLow    = 0x04
 	extFirstData    = 0x14
 	extLogBlockSize = 0x18
+	extLogCluster   = 0x1c
 	extPerGroup     = 0x20 // blocks
 	extClusters     = 0x24 // clusters per group
 	extInodes       = 0x28 // per group
@@ -28,6 +29,7 @@ const (
 	extROCompat     = 0x64
 	extUUID         = 0x68
 	extLabel        = 0x78
+	extReserved     = 0xce // blocks behind the group descriptors
 	extBlocksHigh   = 0x150
 	extChecksumType = 0x175
 	extChecksum     = 0x3fc

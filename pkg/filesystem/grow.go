@@ -2,35 +2,41 @@ package filesystem
 
 import (
 	"context"
+	"errors"
 	"fmt"
+
+	"k8s.io/mount-utils"
 )
 
 // Grow grows a file system that is mounted at mountPoint to the size of its
 // device. If it has that size already, nothing is done, without asking a tool.
 //
-// ResizeFs of k8s.io/mount-utils does the same by the same tools. It is not used
-// because it takes what is on the device from blkid, and calls it a success, with
-// nothing grown, where blkid sees nothing; because it believes the caller that
-// the device is what is mounted; and because its tools run for ever.
+// It is ResizeFs of k8s.io/mount-utils that grows. That one takes the device at
+// its caller's word, and the file system at blkid's, and where blkid sees nothing
+// it answers that nothing was to be done. So we look before, and we look after.
 func Grow(ctx context.Context, device, mountPoint string, t Type) error {
-	err := mustBeMounted(device, mountPoint)
-	if err == nil && !fills(device, t) {
-		err = growTool(ctx, device, mountPoint, t)
-	}
-	if err != nil {
+	if err := grow(ctx, device, mountPoint, t); err != nil {
 		return fmt.Errorf("grow %s on %s at %s: %w", t, device, mountPoint, err)
 	}
 	return nil
 }
 
-func growTool(ctx context.Context, device, mountPoint string, t Type) error {
-	switch t {
-	case Ext4:
-		return run(ctx, "resize2fs", device)
-	case XFS:
-		return run(ctx, "xfs_growfs", "-d", mountPoint)
+func grow(ctx context.Context, device, mountPoint string, t Type) error {
+	if err := mustBeMounted(device, mountPoint); err != nil {
+		return err
 	}
-	return fmt.Errorf("no tool is known for that")
+	if missing, _, err := missingOf(device, mountPoint, t); err == nil && missing < 4096 {
+		return nil // not worth a tool
+	}
+	// A superblock that we cannot read the tool may.
+	if _, err := mount.NewResizeFs(tools{ctx: ctx}).Resize(device, mountPoint); err != nil {
+		return withCause(ctx, err)
+	}
+	missing, least, err := missingOf(device, mountPoint, t)
+	if err == nil && missing >= least {
+		err = fmt.Errorf("after it was grown, %d bytes of the device are still not in it", missing)
+	}
+	return err
 }
 
 // mustBeMounted checks that it is device that is mounted at mountPoint: xfs_growfs
@@ -52,15 +58,21 @@ func mustBeMounted(device, mountPoint string) error {
 	return nil
 }
 
-// fills reports that no block of 4 KiB more would fit on the device. While mounted, the
-// superblock on the device may be an older one. That has the smaller size, so the
-// tool is run in vain and nothing else is wrong; of one that cannot be read, the
-// tool may judge.
-func fills(device string, t Type) bool {
-	info, err := ProbeDevice(device)
-	if err != nil || info.Type != t {
-		return false
-	}
+// missingOf returns how many bytes of a device are not in the file system that is
+// mounted from it, and how many of them may be too few to grow by.
+func missingOf(device, mountPoint string, t Type) (missing, least int64, err error) {
 	size, err := deviceSize(device)
-	return err == nil && size-info.Size < 4096
+	if err != nil {
+		return 0, 0, err
+	}
+	var has int64
+	switch t {
+	case Ext4:
+		has, least, err = extAt(device)
+	case XFS:
+		has, least, err = xfsAt(mountPoint)
+	default:
+		err = errors.New("no tool is known for that")
+	}
+	return size - has, least, err
 }

@@ -17,23 +17,13 @@ import (
 const toolGrace = 5 * time.Second
 
 // run runs a tool to its end. The error has its last words and keeps the
-// *exec.ExitError. A tool that waits for a device which never answers cannot be
-// killed, and is waited for.
+// *exec.ExitError.
 func run(ctx context.Context, tool string, args ...string) error {
 	var output tail
-	cmd := exec.CommandContext(ctx, tool, args...)
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	cmd := command(ctx, tool, args...)
 	cmd.Stdout, cmd.Stderr = &output, &output
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // e2fsck ends in order
-	cmd.WaitDelay = toolGrace
-
-	// A tool that outlives us would write to a device that our successor takes for
-	// unused. The kernel sends this signal when the thread ends that started the
-	// tool, so the thread must stay.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-
 	err := cmd.Run()
 	switch {
 	case err == nil:
@@ -44,6 +34,21 @@ func run(ctx context.Context, tool string, args ...string) error {
 		return fmt.Errorf("%s: %w", tool, err)
 	}
 	return fmt.Errorf("%s: %w: %s", tool, err, output)
+}
+
+// command returns a tool that ends with its context. One that waits for a device
+// which never answers cannot be killed, and is waited for.
+//
+// A tool that outlives us would write to a device that our successor takes for
+// unused, so it ends with us too. The kernel sends that signal when the thread
+// ends that started the tool: the caller keeps its thread until then.
+func command(ctx context.Context, tool string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, tool, args...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // e2fsck ends in order
+	cmd.WaitDelay = toolGrace
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
 }
 
 // A tail keeps the end of what is written to it.
