@@ -125,14 +125,12 @@ func (p *pool) changed(message func() error) error {
 
 // running loads a table that lies on the pool. A pool that is being grown refuses
 // that with EINVAL, as it does a table that is wrong (drivers/md/dm-thin.c:
-// thin_ctr), so then it is tried once more when the growth is over. No lock is held
-// meanwhile, since a thin may take long.
+// thin_ctr), so then it is tried once more when the growth is over. Only then is a
+// lock held over it, since a thin may take long.
 func (p *pool) running(load func() error) error {
 	err := load()
 	if errors.Is(err, unix.EINVAL) {
-		p.change.RLock()
-		p.change.RUnlock()
-		err = load()
+		err = p.changed(load)
 	}
 	return err
 }
