@@ -247,7 +247,7 @@ func kills(t *testing.T, rounds int) {
 		}
 	}
 	l := newKernelLab(t)
-	_, _, options := l.onDisks(2048*mib, 64*mib)
+	_, _, options := l.onDisks(512*mib, 32*mib)
 	options = append(options, "dm.overprovision_ratio=0", "dm.min_free_metadata=0%")
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -263,7 +263,7 @@ func kills(t *testing.T, rounds int) {
 		}
 		var reading sync.WaitGroup
 		reading.Go(func() { h.read(out) })
-		time.Sleep(time.Duration(random.Int64N(int64(100 * time.Millisecond))))
+		time.Sleep(time.Duration(random.Int64N(int64(150 * time.Millisecond))))
 		l.must(c.Process.Kill())
 		reading.Wait()
 		if err := c.Wait(); err == nil || err.Error() != "signal: killed" {

@@ -50,7 +50,7 @@ var optionTable = []option{
 		parse: sizeOption(func(c *Config) *int64 { return &c.LoopDataSize }),
 	},
 	{
-		name: "dm.loopmetadatasize", value: "a size from 2M to 16G, or 0", rule: "1 % of the data, at least 16M",
+		name: "dm.loopmetadatasize", value: "a size from 2M to 16G, or 0", rule: "1 % of the data, at least 64M",
 		does:  "How large the metadata file is. It is written in full. 0 is by rule.",
 		parse: parseLoopMetadataSize,
 	},
