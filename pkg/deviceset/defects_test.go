@@ -140,6 +140,7 @@ func resizeFails(t *testing.T) {
 			l, err := begin(base, acked)
 			must(t, err)
 			base.DiskAt(dataPath).Grow(dm.SectorsIn(dataSize + 4*mib))
+			base.DiskAt(metaPath).Grow(dm.SectorsIn(metaSize + mib))
 			plan := &dmfault.Plan{At: at, Mode: mode}
 			l.machine.Break(plan)
 			err = l.set.ResizePool(dataSize + 4*mib)

@@ -238,8 +238,8 @@ func (l *kernelLab) whole(s *deviceset.DeviceSet) {
 	l.runs()
 }
 
-// kills has a process churn and kills it, again and again.
-func kills(t *testing.T, rounds int) {
+// kills has a process churn and kills it within a window, again and again.
+func kills(t *testing.T, rounds int, window time.Duration) {
 	if text := os.Getenv("CSI_DMTHIN_KILLS"); text != "" {
 		var err error
 		if rounds, err = strconv.Atoi(text); err != nil {
@@ -263,7 +263,7 @@ func kills(t *testing.T, rounds int) {
 		}
 		var reading sync.WaitGroup
 		reading.Go(func() { h.read(out) })
-		time.Sleep(time.Duration(random.Int64N(int64(150 * time.Millisecond))))
+		time.Sleep(time.Duration(random.Int64N(int64(window))))
 		l.must(c.Process.Kill())
 		reading.Wait()
 		if err := c.Wait(); err == nil || err.Error() != "signal: killed" {
@@ -307,12 +307,10 @@ func prune(l *kernelLab, s *deviceset.DeviceSet, h *history, random *rand.Rand) 
 
 // Whenever the process is killed, nothing that it has answered is lost, nothing is
 // leaked, and no device stays suspended.
-func TestKernelKill(t *testing.T) { kills(t, 150) }
+func TestKernelKill(t *testing.T) { kills(t, 150, 150*time.Millisecond) }
 
 // Likewise where its threads run at the same time.
 func TestKernelSMPKill(t *testing.T) {
 	dmtest.RequireSMP(t)
-	kills(t, 50)
+	kills(t, 50, 600*time.Millisecond)
 }
-
-func weigh(job) error { return nil }

@@ -32,8 +32,8 @@ var optionTable = []option{
 	},
 	{
 		name: "dm.force", value: "true or false", def: "false",
-		does: "Makes a pool on disks that carry a signature, be it of a file system, a partition table or " +
-			"another pool. **Everything on both disks is lost.** A pool of this set is recognised and kept, " +
+		does: "Makes a pool on disks that carry a signature, such as that of a file system or of a partition table. " +
+			"**Everything on both disks is lost.** A pool of this driver, whoever has it, is refused, " +
 			"with or without it.",
 		parse: boolOption(func(c *Config) *bool { return &c.Force }),
 	},

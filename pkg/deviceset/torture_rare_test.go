@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset/simulated"
 	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
+	"github.com/csi-dmthin/csi-dmthin/pkg/devmapper/dmfault"
 	"github.com/csi-dmthin/csi-dmthin/pkg/devmapper/dmsim"
 )
 
@@ -23,6 +25,7 @@ var rareStories = map[string]func(*testing.T) map[deviceset.Rule]int{
 	"a thin device of somebody else's":  orphanStory,
 	"a pool that was changed elsewhere": otherGenerationStory,
 	"a pool put back within a life":     putBackStory,
+	"a delete that somebody else did":   unheardStory,
 }
 
 type ruleCount map[deviceset.Rule]int
@@ -242,6 +245,42 @@ func putBackStory(t *testing.T) map[deviceset.Rule]int {
 	}
 	if err := l.set.DeleteDevice("a", true); !errors.Is(err, deviceset.ErrReadOnly) {
 		t.Errorf("delete: error is %v", err)
+	}
+	return rules
+}
+
+// unheardStory deletes a device whose thin device somebody else has deleted. No
+// message of ours commits then, and yet the label has the frame when the end of the
+// delete is on record.
+func unheardStory(t *testing.T) map[deviceset.Rule]int {
+	rules := ruleCount{}
+	w, acked := prepared(t)
+	l, err := begin(w, acked)
+	must(t, err)
+	c, err := l.set.Device("c")
+	must(t, err)
+	pool := dm.Pool{Device: dm.ByName(w.Kernel(), l.set.Status().PoolName)}
+	must(t, pool.Delete(c.ID))
+	must(t, l.set.DeleteDevice("c", true))
+	l.machine.Trace()
+	l.machine.Steps()
+	must(t, l.set.SetLabels("b", map[string]string{"k": "1"})) // whose steps tell when its frame is synced
+	at := slices.IndexFunc(l.machine.Steps(), func(step string) bool { return strings.HasPrefix(step, "sync slot") })
+	w, _ = prepared(t)
+	l, err = begin(w, acked)
+	must(t, err)
+	must(t, dm.Pool{Device: dm.ByName(w.Kernel(), l.set.Status().PoolName)}.Delete(c.ID))
+	must(t, l.set.DeleteDevice("c", true))
+	l.machine.Break(crashAfter(at))
+	if err := l.set.SetLabels("b", map[string]string{"k": "1"}); !errors.Is(err, dmfault.ErrCrashed) {
+		t.Fatalf("crash after step %d: error is %v", at, err)
+	}
+	w.PowerCut(func(dmsim.Page) bool { return false })
+	l, err = begin(w, acked.without("c"))
+	must(t, err)
+	rules.add(l.machine)
+	if reason := l.set.Status().ReadOnly; reason != "" {
+		t.Errorf("nothing may be changed because: %s", reason)
 	}
 	return rules
 }
