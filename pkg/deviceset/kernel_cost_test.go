@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
 	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
@@ -18,6 +19,7 @@ type counter struct {
 	messages, probes, statuses, others atomic.Int64 // of device-mapper
 	rootWrites, rootSyncs              atomic.Int64
 	labelWrites, labelSyncs            atomic.Int64
+	latency                            time.Duration // of the root's disk
 }
 
 func (c *counter) Do(r dm.Request) (dm.Reply, error) {
@@ -27,7 +29,7 @@ func (c *counter) Do(r dm.Request) (dm.Reply, error) {
 		c.probes.Add(1)
 	case r.Command == dm.TargetMsg:
 		c.messages.Add(1)
-	case r.Command == dm.TableStatus && r.Flags&dm.NoFlush != 0:
+	case r.Command == dm.TableStatus && r.Flags&dm.NoFlush != 0 && r.Flags&dm.StatusTable == 0:
 		c.statuses.Add(1)
 	default:
 		c.others.Add(1)
@@ -38,6 +40,7 @@ func (c *counter) Do(r dm.Request) (dm.Reply, error) {
 type countedBlock struct {
 	deviceset.Block
 	writes, syncs *atomic.Int64
+	latency       time.Duration
 }
 
 func (b countedBlock) WriteAt(p []byte, at int64) (int, error) {
@@ -47,20 +50,21 @@ func (b countedBlock) WriteAt(p []byte, at int64) (int, error) {
 
 func (b countedBlock) Sync() error {
 	b.syncs.Add(1)
+	time.Sleep(b.latency)
 	return b.Block.Sync()
 }
 
 func (c *counter) OpenSlots(root string) ([2]deviceset.Block, error) {
 	slots, err := c.Host.OpenSlots(root)
 	for i := range slots {
-		slots[i] = countedBlock{slots[i], &c.rootWrites, &c.rootSyncs}
+		slots[i] = countedBlock{slots[i], &c.rootWrites, &c.rootSyncs, c.latency}
 	}
 	return slots, err
 }
 
 func (c *counter) OpenDevice(i dm.Info, exclusive bool) (deviceset.Block, error) {
 	b, err := c.Host.OpenDevice(i, exclusive)
-	return countedBlock{b, &c.labelWrites, &c.labelSyncs}, err
+	return countedBlock{b, &c.labelWrites, &c.labelSyncs, 0}, err
 }
 
 // costs are what has been counted so far.
@@ -128,8 +132,8 @@ func TestKernelCosts(t *testing.T) {
 		},
 		{
 			"snapshot", func(i int) error { return s.AddDevice(fmt.Sprint("b", i), "origin", nil) },
-			// Others: the origin is looked for, and not found to be active.
-			costs{Probes: n, Messages: n, Statuses: n, Others: n, RootWrites: n, RootSyncs: n, LabelWrites: n, DataFlushes: n, MetadataFlushes: 2 * n},
+			// Others: the origin is looked for, twice, and not found to be active.
+			costs{Probes: n, Messages: n, Statuses: n, Others: 2 * n, RootWrites: n, RootSyncs: n, LabelWrites: n, DataFlushes: n, MetadataFlushes: 2 * n},
 		},
 		{
 			"delete", func(i int) error { return s.DeleteDevice(fmt.Sprint("b", i), true) },
@@ -141,19 +145,22 @@ func TestKernelCosts(t *testing.T) {
 		for i := range n {
 			l.must(test.do(i))
 		}
-		if have := l.costs(c, data, metadata).minus(before); have != test.want {
+		have := l.costs(c, data, metadata).minus(before)
+		have.Forks -= have.Forks % n // threads, of this process and of the kernel, count too
+		if have != test.want {
 			t.Errorf("%d times %s:\nhave %+v\nwant %+v", n, test.name, have, test.want)
 		}
 	}
 }
 
-// Verbs that come at the same time share their syncs.
+// Verbs that come at the same time share their syncs, where a sync takes as long as on
+// a disk.
 func TestKernelCostsAreShared(t *testing.T) {
 	l := newKernelLab(t)
 	data, metadata, options := l.onDisks(1024*mib, 16*mib)
 	host, err := deviceset.ThisMachine()
 	l.must(err)
-	c := &counter{Host: host}
+	c := &counter{Host: host, latency: 2 * time.Millisecond}
 	s, err := deviceset.OpenQuiet(c, l.root, 8*mib, options...)
 	l.must(err)
 	l.shutAtEnd(s)
@@ -172,7 +179,7 @@ func TestKernelCostsAreShared(t *testing.T) {
 	wait.Wait()
 	have := l.costs(c, data, metadata).minus(before)
 	t.Logf("%d creates by %d: %+v", workers*each, workers, have)
-	if have.RootSyncs > workers*each/2 || have.LabelWrites != have.RootSyncs || have.LabelSyncs != 0 || have.Forks != 0 {
+	if have.RootSyncs > workers*each/4 || have.LabelWrites != have.RootSyncs || have.LabelSyncs != 0 {
 		t.Errorf("%d creates: %+v", workers*each, have)
 	}
 	if have.DataFlushes > workers*each || have.MetadataFlushes > 2*workers*each {

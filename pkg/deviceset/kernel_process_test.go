@@ -17,11 +17,10 @@ import (
 type process struct {
 	*deviceset.Host
 
-	mu    sync.Mutex
-	plan  *dmfault.Plan           // for what device-mapper is asked; may be nil
-	asked func(dm.Request, error) // may be nil
-	open  []io.Closer
-	dead  bool
+	mu   sync.Mutex
+	plan *dmfault.Plan // for what device-mapper is asked; may be nil
+	open []io.Closer
+	dead bool
 }
 
 // process opens the device set of the lab's root in a process of its own.
@@ -73,13 +72,6 @@ func (p *process) breakWith(plan *dmfault.Plan) {
 	p.plan = plan
 }
 
-// tell makes asked hear of each request from now on; nil ends it.
-func (p *process) tell(asked func(dm.Request, error)) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.asked = asked
-}
-
 func (p *process) keep(c io.Closer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -88,7 +80,7 @@ func (p *process) keep(c io.Closer) {
 
 func (p *process) Do(r dm.Request) (reply dm.Reply, err error) {
 	p.mu.Lock()
-	plan, asked, dead := p.plan, p.asked, p.dead
+	plan, dead := p.plan, p.dead
 	p.mu.Unlock()
 	if dead {
 		return dm.Reply{}, dmfault.ErrCrashed
@@ -101,9 +93,6 @@ func (p *process) Do(r dm.Request) (reply dm.Reply, err error) {
 		err = plan.Do(r.String(), step)
 	} else {
 		err = step()
-	}
-	if asked != nil {
-		asked(r, err)
 	}
 	return reply, err
 }

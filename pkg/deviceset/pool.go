@@ -197,15 +197,15 @@ func (p *pool) settleDevice(d dm.Device) error {
 	return nil
 }
 
-// remove takes the pool's own devices down. EBUSY means that a thin is active.
+// remove takes the pool's own devices down, which it knows by their UUIDs: a name
+// may be somebody else's. EBUSY means that a thin is active.
 func (p *pool) remove() error {
-	if p.existing {
-		return nil
+	for _, what := range []string{poolSuffix, metaSuffix} {
+		if err := ignoring(dm.ByUUID(p.kernel, p.dmUUID(what)).Remove(), unix.ENXIO); err != nil {
+			return err
+		}
 	}
-	if err := ignoring(p.Remove(), unix.ENXIO); err != nil {
-		return err
-	}
-	return ignoring(p.linear.Remove(), unix.ENXIO)
+	return nil
 }
 
 // ignoring returns nil in place of an error that is expected.
