@@ -89,7 +89,7 @@ fuzz: ## run each fuzz test for FUZZTIME=30s
 
 .PHONY: bench
 bench: setup build/box build/bench ## measure, in the box
-	@build/box build/bench
+	@build/box -mem 4G build/bench
 
 .PHONY: clean
 clean: ## remove what was built

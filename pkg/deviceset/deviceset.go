@@ -33,8 +33,6 @@ type DeviceSet struct {
 	unleased *unleased // until the label is open
 	events   chan Event
 
-	unrelieved bool // the watch could not give the pool what is held back of its metadata
-
 	mu       sync.Mutex
 	begun    bool  // the journal is open for writing
 	down     error // why there is no pool to ask
