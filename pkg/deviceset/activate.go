@@ -14,14 +14,17 @@ import (
 // read-only refuses writes, and one whose formatting did not end is
 // ErrNotFormatted.
 func (s *DeviceSet) ActivateDevice(hash string) (path string, err error) {
-	name := s.named(hash)
-	unlock := s.locks.lock(name)
-	defer unlock()
-	info, err := s.activateNamed(name)
-	if err != nil {
-		return "", failed("activate device", hash, err)
-	}
-	return info.Node(), nil
+	err = s.during("activate device", hash, func() error {
+		name := s.named(hash)
+		unlock := s.locks.lock(name)
+		defer unlock()
+		info, err := s.activateNamed(name)
+		if err == nil {
+			path = info.Node()
+		}
+		return err
+	})
+	return path, err
 }
 
 // activateNamed activates a device whose lock the caller holds.
@@ -43,17 +46,20 @@ func (s *DeviceSet) activateNamed(name string) (dm.Info, error) {
 // DeactivateDevice takes the block device of a device away; that there is none is
 // no error. One that is open or mounted is ErrBusy, and stays.
 func (s *DeviceSet) DeactivateDevice(hash string) error {
-	name := s.named(hash)
+	return s.during("deactivate device", hash, func() error { return s.deactivateNamed(s.named(hash)) })
+}
+
+func (s *DeviceSet) deactivateNamed(name string) error {
 	unlock := s.locks.lock(name)
 	defer unlock()
 	if err := s.up(); err != nil {
-		return failed("deactivate device", hash, err)
+		return err
 	}
 	d, err := s.lookup(name)
-	if err == nil {
-		err = s.deactivate(d)
+	if err != nil {
+		return err
 	}
-	return failed("deactivate device", hash, err)
+	return s.deactivate(d)
 }
 
 func (s *DeviceSet) deactivate(d device) error {

@@ -341,7 +341,7 @@ func (s *DeviceSet) ownSlots(half int64) (*journal.Slots, error) {
 // AdoptDevice gives a name to a thin device in quarantine, or to an orphan. Its size
 // is at least what it maps. A device that nobody wants is deleted by that name.
 func (s *DeviceSet) AdoptDevice(id dm.DeviceID, name string, size int64) error {
-	return failed("adopt device", name, s.adoptDevice(id, name, size))
+	return s.during("adopt device", name, func() error { return s.adoptDevice(id, name, size) })
 }
 
 func (s *DeviceSet) adoptDevice(id dm.DeviceID, name string, size int64) error {

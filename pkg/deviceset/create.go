@@ -31,7 +31,7 @@ func (s *DeviceSet) AddDevice(hash, baseHash string, storageOpt map[string]strin
 // system of a larger copy grows when it is mounted. What admission refuses is
 // ErrPoolFull.
 func (s *DeviceSet) CreateDevice(name, source string, o DeviceOptions) error {
-	return failed("add device", name, s.createDevice(name, source, o))
+	return s.during("add device", name, func() error { return s.createDevice(name, source, o) })
 }
 
 func (s *DeviceSet) createDevice(name, source string, o DeviceOptions) error {

@@ -19,7 +19,7 @@ import (
 // pending, and a worker comes back to it until it is closed. Deleting is never
 // refused for want of space.
 func (s *DeviceSet) DeleteDevice(hash string, syncDelete bool) error {
-	return failed("delete device", hash, s.deleteDevice(hash, syncDelete))
+	return s.during("delete device", hash, func() error { return s.deleteDevice(hash, syncDelete) })
 }
 
 func (s *DeviceSet) deleteDevice(name string, wait bool) error {

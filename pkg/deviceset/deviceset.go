@@ -42,7 +42,8 @@ type DeviceSet struct {
 	time     timeCount
 	ids      dm.DeviceID // the last one given out
 
-	beginning sync.Mutex // one at a time begins
+	beginning sync.Mutex   // one at a time begins
+	life      sync.RWMutex // held for reading by each verb, for writing by the end
 }
 
 // owner is whom the directories under the root belong to.
@@ -139,6 +140,20 @@ func (s *DeviceSet) lookup(name string) (d device, err error) {
 		}
 	})
 	return d, err
+}
+
+// during carries out a verb, unless the set is shut down; Shutdown waits for it. Verbs
+// do not call each other through here.
+func (s *DeviceSet) during(operation, object string, do func() error) error {
+	s.life.RLock()
+	defer s.life.RUnlock()
+	s.mu.Lock()
+	err := s.shutError()
+	s.mu.Unlock()
+	if err == nil {
+		err = do()
+	}
+	return failed(operation, object, err)
 }
 
 // failed gives an error its operation and object.

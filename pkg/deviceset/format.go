@@ -15,7 +15,7 @@ import (
 //
 // Killed in the midst, the next call throws away what was written and begins anew.
 func (s *DeviceSet) FormatDevice(hash string, fs filesystem.Type, mkfsArgs []string) error {
-	return failed("format device", hash, s.formatDevice(s.named(hash), fs, mkfsArgs))
+	return s.during("format device", hash, func() error { return s.formatDevice(s.named(hash), fs, mkfsArgs) })
 }
 
 func (s *DeviceSet) formatDevice(name string, fs filesystem.Type, args []string) error {

@@ -18,7 +18,7 @@ import (
 // The new size is durable before the device has it, so a device never has more than
 // the next start would give it.
 func (s *DeviceSet) GrowDevice(hash string, size int64) error {
-	return failed("grow device", hash, s.growDevice(s.named(hash), size))
+	return s.during("grow device", hash, func() error { return s.growDevice(s.named(hash), size) })
 }
 
 func (s *DeviceSet) growDevice(name string, size int64) error {
@@ -89,7 +89,7 @@ func (s *DeviceSet) fitActive(id dm.DeviceID, size int64) error {
 // GrowFilesystem makes the file system of a mounted device as large as the device.
 // One that is not mounted grows at its next MountDevice.
 func (s *DeviceSet) GrowFilesystem(ctx context.Context, hash string) error {
-	return failed("grow file system of", hash, s.growFilesystem(ctx, s.named(hash)))
+	return s.during("grow file system of", hash, func() error { return s.growFilesystem(ctx, s.named(hash)) })
 }
 
 func (s *DeviceSet) growFilesystem(ctx context.Context, name string) error {
@@ -118,13 +118,12 @@ func (s *DeviceSet) growFilesystem(ctx context.Context, name string) error {
 
 // SetLabels replaces the labels of a device: what the caller wants kept with it.
 func (s *DeviceSet) SetLabels(hash string, labels map[string]string) error {
-	name := s.named(hash)
-	unlock := s.locks.lock(name)
-	defer unlock()
-	return failed("label device", hash, s.setLabels(name, labels))
+	return s.during("label device", hash, func() error { return s.setLabels(s.named(hash), labels) })
 }
 
 func (s *DeviceSet) setLabels(name string, labels map[string]string) error {
+	unlock := s.locks.lock(name)
+	defer unlock()
 	if err := checkLabels(labels); err != nil {
 		return err
 	}

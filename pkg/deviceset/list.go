@@ -93,8 +93,12 @@ type DeviceUsage struct {
 // device's own part of the metadata, and needs the device to stand still: of one
 // that is being written to it may be ErrUnavailable.
 func (s *DeviceSet) DeviceUsage(hash string) (DeviceUsage, error) {
-	u, err := s.deviceUsage(s.named(hash))
-	return u, failed("usage of device", hash, err)
+	var u DeviceUsage
+	err := s.during("usage of device", hash, func() (err error) {
+		u, err = s.deviceUsage(s.named(hash))
+		return err
+	})
+	return u, err
 }
 
 func (s *DeviceSet) deviceUsage(name string) (DeviceUsage, error) {

@@ -33,7 +33,7 @@ type MountOpts struct {
 // A read-only device whose file system has a log to replay, such as a copy of an xfs
 // that was mounted, is EROFS: a copy of it is mounted instead.
 func (s *DeviceSet) MountDevice(hash, path string, o MountOpts) error {
-	return failed("mount device", hash, s.mountDevice(s.named(hash), path, o))
+	return s.during("mount device", hash, func() error { return s.mountDevice(s.named(hash), path, o) })
 }
 
 func (s *DeviceSet) mountDevice(name, path string, o MountOpts) error {
@@ -136,7 +136,7 @@ func (s *DeviceSet) mountActive(d device, i dm.Info, path string, o filesystem.M
 // smallestGrowth is what a file system may leave of its device without being worth
 // a tool's run: xfs leaves less than an allocation group, ext4 less than a group,
 // where the rest is too small for one.
-const smallestGrowth = 64 * mib
+const smallestGrowth = 16 * mib
 
 // UnmountDevice unmounts a device from a path, and deactivates it if it is mounted
 // nowhere else. That it is not mounted there is no error; that something else is, is
@@ -145,7 +145,7 @@ const smallestGrowth = 64 * mib
 // A mount that another mount namespace has inherited keeps the device active; it
 // goes when that one ends.
 func (s *DeviceSet) UnmountDevice(hash, mountPath string) error {
-	return failed("unmount device", hash, s.unmountDevice(s.named(hash), mountPath))
+	return s.during("unmount device", hash, func() error { return s.unmountDevice(s.named(hash), mountPath) })
 }
 
 func (s *DeviceSet) unmountDevice(name, path string) error {

@@ -15,7 +15,7 @@ import (
 // Whatever fails, the pool runs on with its old or its new size. A pool that is out
 // of metadata takes changes again.
 func (s *DeviceSet) ResizePool(size int64) error {
-	return failed("resize pool", s.root, s.resizePool(size))
+	return s.during("resize pool", s.root, func() error { return s.resizePool(size) })
 }
 
 func (s *DeviceSet) resizePool(size int64) error {

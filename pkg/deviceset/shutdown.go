@@ -2,13 +2,19 @@ package deviceset
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"time"
 )
 
-// Shutdown ends the DeviceSet: it waits for the worker, writes what waits to be
-// written, and lets go of the pool, which is taken down if nobody uses it. What is
-// mounted or active stays and goes on doing I/O, for the next NewDeviceSet to find.
-// Shutting down again is no error.
+// Shutdown ends the DeviceSet: it waits for the calls that are being carried out and
+// for the worker, writes what waits to be written, and lets go of the pool, which is
+// taken down if nobody uses it. What is mounted or active stays and goes on doing
+// I/O, for the next NewDeviceSet to find. Shutting down again is no error.
+//
+// A call that hangs in the kernel is waited for half a minute. Then Shutdown is
+// ErrBusy and keeps the pool and the root, which nobody else may have while that
+// call can still change the pool; the process' end frees both.
 //
 // home is the root, as for the devicemapper graph driver; nothing below it is
 // unmounted.
@@ -20,7 +26,15 @@ func (s *DeviceSet) Shutdown(home string) error {
 	if again {
 		return nil
 	}
-	s.worker.stop()
+	return failed("shut down", home, s.end())
+}
+
+const patience = 30 * time.Second
+
+func (s *DeviceSet) end() error {
+	if !s.quiesce(patience) {
+		return fmt.Errorf("%w: a call hangs in the kernel", ErrBusy)
+	}
 	close(s.events)
 	var err error
 	if s.store != nil && s.store.writable() == nil {
@@ -30,5 +44,23 @@ func (s *DeviceSet) Shutdown(home string) error {
 	if m, ok := s.machine.(io.Closer); ok {
 		err = errors.Join(err, m.Close())
 	}
-	return failed("shut down", home, err)
+	return err
+}
+
+// quiesce waits until no verb and no worker is at anything, and reports whether it
+// came to that.
+func (s *DeviceSet) quiesce(atMost time.Duration) bool {
+	quiet := make(chan struct{})
+	go func() {
+		s.worker.stop()
+		s.life.Lock()
+		defer s.life.Unlock()
+		close(quiet)
+	}()
+	select {
+	case <-quiet:
+		return true
+	case <-time.After(atMost):
+		return false
+	}
 }

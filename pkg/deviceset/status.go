@@ -169,21 +169,30 @@ type DevStatus struct {
 
 // GetDeviceStatus tells what is known of a device. It does not activate it: where
 // the device is not active, the figures are those of the pool's last commit.
-func (s *DeviceSet) GetDeviceStatus(hash string) (*DevStatus, error) {
-	d, err := s.usable(s.named(hash))
-	if err == nil {
-		err = s.up()
+func (s *DeviceSet) GetDeviceStatus(hash string) (st *DevStatus, err error) {
+	err = s.during("status of device", hash, func() (err error) {
+		st, err = s.deviceStatus(s.named(hash))
+		return err
+	})
+	return st, err
+}
+
+func (s *DeviceSet) deviceStatus(name string) (*DevStatus, error) {
+	if err := s.up(); err != nil {
+		return nil, err
 	}
+	d, err := s.usable(name)
 	if err != nil {
-		return nil, failed("status of device", hash, err)
-	}
-	st := &DevStatus{
-		DeviceID: int(d.ID), Size: uint64(d.Size), TransactionID: d.Op,
-		SizeInSectors: uint64(dm.SectorsIn(d.Size)),
+		return nil, err
 	}
 	mapped, highest, err := s.mapping(d)
-	st.MappedSectors, st.HighestMappedSector = uint64(mapped), uint64(highest)
-	return st, failed("status of device", hash, err)
+	if err != nil {
+		return nil, err
+	}
+	return &DevStatus{
+		DeviceID: int(d.ID), Size: uint64(d.Size), TransactionID: d.Op, SizeInSectors: uint64(dm.SectorsIn(d.Size)),
+		MappedSectors: uint64(mapped), HighestMappedSector: uint64(highest),
+	}, nil
 }
 
 // mapping asks the device, or the pool's metadata if it is not active.
