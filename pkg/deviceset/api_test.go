@@ -763,7 +763,7 @@ func TestShutdown(t *testing.T) {
 	m := w.Process(nil)
 	set, err := deviceset.Open(m, root, true, poolOptions, nil, nil)
 	must(t, err)
-	l := &life{world: w, machine: m, set: set}
+	l := &life{ground: simulatedGround{w}, world: w, machine: m, set: set}
 	must(t, set.AddDevice("a", "", onExt4))
 	must(t, set.MountDevice("a", "/mnt", deviceset.MountOpts{}))
 	must(t, l.open("a"))
@@ -933,7 +933,7 @@ func TestEvents(t *testing.T) {
 	})
 	t.Run("low on metadata", func(t *testing.T) {
 		w := newWorld()
-		set, err := deviceset.Open(w.Process(nil), root, true, poolOptions, nil, nil)
+		set, err := deviceset.OpenQuiet(w.Process(nil), root, 8*mib, poolOptions...) // nobody watches
 		must(t, err)
 		pool := dm.Pool{Device: dm.ByName(w.Kernel(), set.Status().PoolName)}
 		for id := dm.DeviceID(1 << 20); ; id++ {
@@ -962,8 +962,8 @@ func TestEvents(t *testing.T) {
 	})
 }
 
-// thins returns the ids of a pool's thin devices, as of the last commit.
-func (l *life) thins(t testing.TB) (ids []dm.DeviceID) {
+// thinIDs returns the ids of a pool's thin devices, as of the last commit.
+func (l *life) thinIDs(t testing.TB) (ids []dm.DeviceID) {
 	t.Helper()
 	m, err := l.world.DiskAt(metaPath).Metadata()
 	must(t, err)
@@ -1000,13 +1000,13 @@ func TestFullRoot(t *testing.T) {
 			l, err := begin(w, acked)
 			must(t, err)
 			w.RefuseWrites(cause)
-			before, digest := l.thins(t), w.Kernel().Digest()
+			before, digest := l.thinIDs(t), w.Kernel().Digest()
 			for what, err := range changing(l.set) {
 				if !errors.Is(err, deviceset.ErrUnavailable) || !errors.Is(err, cause) {
 					t.Errorf("%s, %s: error is %v", when, what, err)
 				}
 			}
-			equals(t, "thins", l.thins(t), before)
+			equals(t, "thins", l.thinIDs(t), before)
 			if when == "after it" { // else the label was written, and awaits the root
 				equals(t, "changed", w.Kernel().Digest() != digest, false)
 			}
@@ -1038,13 +1038,13 @@ func TestPoisonedJournal(t *testing.T) {
 	fail(true)
 	refuses(t, l.set.AddDevice("x", "", blank1M), deviceset.ErrUnavailable)
 	fail(false)
-	before := l.thins(t)
+	before := l.thinIDs(t)
 	for what, err := range changing(l.set) {
 		if !errors.Is(err, deviceset.ErrUnavailable) {
 			t.Errorf("%s: error is %v", what, err)
 		}
 	}
-	equals(t, "thins", l.thins(t), before)
+	equals(t, "thins", l.thinIDs(t), before)
 	equals(t, "list", l.set.List(), []string{"a", "b", "c"})
 	content, err := l.contentOf("a")
 	must(t, err)
@@ -1244,6 +1244,62 @@ func TestExistingPool(t *testing.T) {
 			t.Errorf("%s: error is %v", what, err)
 		}
 		equals(t, "changed", w.Kernel().Digest() != before, false)
+	}
+}
+
+// thin_restore and thin_repair make metadata that takes all of its device, of which a
+// part was held back.
+func TestRestoredMetadata(t *testing.T) {
+	w, acked := prepared(t)
+	disk := w.DiskAt(metaPath)
+	linear, err := dm.Activate(w.Kernel(), "linear", "", dm.Whole(dm.SectorsIn(metaSize), dm.Linear{Dev: disk.Dev()}))
+	must(t, err)
+	info, err := linear.Info()
+	must(t, err)
+	pool, err := dm.Activate(w.Kernel(), "pool", "", dm.Whole(dm.SectorsIn(dataSize), dm.ThinPool{
+		Metadata: info.Dev, Data: w.DiskAt(dataPath).Dev(), BlockSize: dm.SectorsIn(blockSize),
+	}))
+	must(t, err)
+	must(t, errors.Join(pool.Remove(), linear.Remove()))
+
+	for range 2 {
+		l, err := begin(w, acked)
+		must(t, err)
+		st := l.set.Status()
+		equals(t, "metadata, held back", []uint64{st.Metadata.Total, st.MetadataHeldBack}, []uint64{uint64(metaSize), 0})
+		must(t, l.set.ResizePool(dataSize))
+		must(t, l.checkAlive())
+		must(t, l.set.Shutdown(root))
+	}
+	disk.Grow(dm.SectorsIn(2 * metaSize))
+	l, err := begin(w, acked)
+	must(t, err)
+	must(t, l.set.ResizePool(dataSize))
+	st := l.set.Status()
+	equals(t, "it grew", st.Metadata.Total+st.MetadataHeldBack, uint64(2*metaSize))
+	equals(t, "and is held back in part", st.Metadata.Total > uint64(metaSize) && st.MetadataHeldBack > 0, true)
+}
+
+// A copy on a smaller disk is no pool, and says why.
+func TestSmallerDisks(t *testing.T) {
+	for _, path := range []string{dataPath, metaPath} {
+		w, acked := prepared(t)
+		w.NewDisk("/dev/smaller", w.DiskAt(path).Size().Bytes()-mib)
+		w.DiskAt("/dev/smaller").Restore(w.DiskAt(path))
+		var options []string
+		for _, o := range poolOptions {
+			options = append(options, strings.ReplaceAll(o, path, "/dev/smaller"))
+		}
+		l, err := beginWith(w, options...)
+		must(t, err)
+		status := l.set.Status()
+		if !strings.Contains(status.ReadOnly, "must not shrink") {
+			t.Errorf("%s: it says %q", path, status.ReadOnly)
+		}
+		refuses(t, l.set.AddDevice("x", "", blank1M), deviceset.ErrUnavailable)
+		w.Kill()
+		_, err = begin(w, acked)
+		must(t, err)
 	}
 }
 

@@ -85,7 +85,7 @@ func live(t testing.TB, w *simulated.World, options ...string) *life {
 func liveOn(t testing.TB, w *simulated.World, options ...string) (*life, *flawed) {
 	t.Helper()
 	m := &flawed{Machine: w.Process(nil)}
-	l := &life{world: w, machine: m.Machine, acked: model{}}
+	l := &life{ground: simulatedGround{w}, world: w, machine: m.Machine, acked: model{}}
 	var err error
 	l.set, err = deviceset.OpenQuiet(m, root, label, slices.Concat(poolOptions, options)...)
 	must(t, err)
@@ -95,7 +95,7 @@ func liveOn(t testing.TB, w *simulated.World, options ...string) (*life, *flawed
 // working begins a process with a worker, which ends with the test.
 func working(t testing.TB, w *simulated.World, options ...string) *life {
 	t.Helper()
-	l := &life{world: w, machine: w.Process(nil), acked: model{}}
+	l := &life{ground: simulatedGround{w}, world: w, machine: w.Process(nil), acked: model{}}
 	var err error
 	l.set, err = deviceset.Open(l.machine, root, true, slices.Concat(poolOptions, options), nil, nil)
 	must(t, err)
@@ -257,7 +257,7 @@ var loopOptions = []string{"dm.loopdatasize=16M", "dm.loopmetadatasize=4M", "dm.
 
 // beginWith begins a process without a worker, with exactly these options.
 func beginWith(w *simulated.World, options ...string) (*life, error) {
-	l := &life{world: w, machine: w.Process(nil), acked: model{}}
+	l := &life{ground: simulatedGround{w}, world: w, machine: w.Process(nil), acked: model{}}
 	var err error
 	l.set, err = deviceset.OpenQuiet(l.machine, root, label, options...)
 	return l, err

@@ -149,6 +149,8 @@ func (p *pool) activateLinear(given dm.Sectors) error {
 	case len(live) == 1 && live[0].Target == table[0].Target && live.Length() < given:
 		p.decided(RuleMetadataGiven)
 		return p.linear.Swap(table, quickly)
+	case len(live) == 1 && live[0].Target == table[0].Target:
+		return nil // metadata that was restored or repaired has all of its device
 	}
 	return fmt.Errorf("%w: %s has table %q, want %q", ErrForeign, p.linear, live, table)
 }
@@ -210,7 +212,15 @@ func (s *DeviceSet) checkMetadata(r poolRecord, dataSize int64) (given dm.Sector
 	case uint64(have) < super.Data.Total:
 		return 0, fmt.Errorf("data device %s has %d blocks, and the pool needs %d: it must not shrink", r.Data, have, super.Data.Total)
 	}
-	return max(r.Given, dm.Sectors(super.Metadata.Total)*dm.MetadataBlockSize), nil
+	given = max(r.Given, dm.Sectors(super.Metadata.Total)*dm.MetadataBlockSize)
+	size, err := s.pool.metadata.Size()
+	if err != nil {
+		return 0, err
+	}
+	if allOf(size) < given {
+		return 0, fmt.Errorf("metadata device %s has %d bytes, and the pool needs %d: it must not shrink", path, size, given.Bytes())
+	}
+	return given, nil
 }
 
 // existingTable returns the table of the pool that dm.thinpooldev names.

@@ -369,7 +369,9 @@ func deleteOfGone(t *testing.T) {
 	must(t, err)
 	equals(t, "ghosts", l.set.Status().Ghosts, []string{"b"})
 	must(t, l.set.DeleteDevice("b", true))
-	equals(t, "list", l.set.List(), []string{"a", "c"})
+	equals(t, "list, ghosts", [][]string{l.set.List(), l.set.Status().Ghosts}, [][]string{{"a", "c"}, {}})
+	must(t, l.set.AddDevice("b", "", blank1M)) // another one of its name
+	must(t, l.write("b", 2))
 }
 
 // Every block of both files, in turn: the set starts, and all devices are there. Where

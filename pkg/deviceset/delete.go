@@ -51,6 +51,7 @@ func (s *DeviceSet) deleteDevice(name string, wait bool) error {
 	if err := s.store.commit(record{Do: doDelete, Op: op, Name: name}); err != nil {
 		return err
 	}
+	s.forgetFinding(name)
 	err = s.destroyLocked(operation{Op: op, Delete: true, Device: d})
 	if err != nil {
 		s.worker.wake() // to come back to it

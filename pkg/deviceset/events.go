@@ -80,12 +80,12 @@ func (s *DeviceSet) watch(ctx context.Context) {
 // debounce is how long events of others are let pass as one.
 const debounce = 10 * time.Millisecond
 
-// news tells what is new in a status.
+// news tells what is new in a status. At the first look a pool that is not rw is.
 func (s *DeviceSet) news(first bool, last, now dm.PoolStatus) {
 	if s.lowData(now) && (first || !s.lowData(last)) {
 		s.emit(Event{Kind: EventLowData, Status: now})
 	}
-	if !first && (now.Mode != last.Mode || now.NeedsCheck != last.NeedsCheck) {
+	if now.Mode != last.Mode || now.NeedsCheck != last.NeedsCheck {
 		s.emit(Event{Kind: EventMode, Status: now})
 		s.worker.wake()
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -37,6 +38,7 @@ func (l *kernelLab) writer(path string) *writer {
 				return
 			}
 			w.kept.Add(1)
+			time.Sleep(5 * time.Millisecond) // all of them are looked at later
 		}
 	})
 	return w
@@ -132,6 +134,45 @@ func TestKernelSnapshotsOfWhatIsWritten(t *testing.T) {
 			}
 		}
 		l.unmount(s, "a", path)
+		l.clean(s, "a", fs)
+	})
+}
+
+// What is mounted outlives the process, and goes on under the next one.
+func TestKernelMountOutlivesTheProcess(t *testing.T) {
+	eachFS(t, func(l *kernelLab, s *deviceset.DeviceSet, fs filesystem.Type) {
+		l.must(s.AddDevice("a", "", nil))
+		options := []string{"dm.datadev=" + s.DataDevicePath(), "dm.metadatadev=" + s.MetadataDevicePath()}
+		l.must(s.Shutdown(l.root))
+
+		s, p := l.process(options...)
+		path := l.mount(s, "a")
+		w := l.writer(path)
+		w.waitForMore()
+		for round := range 3 {
+			if round == 1 {
+				l.must(s.Shutdown(l.root)) // as orderly as can be
+			} else {
+				p.die(s)
+			}
+			w.waitForMore()
+			s, p = l.process(options...)
+			w.waitForMore()
+			l.must(s.MountDevice("a", path, deviceset.MountOpts{}))
+			l.equal(l.mounts(path), 1)
+			kept := w.kept.Load()
+			name := fmt.Sprint("copy-", round)
+			l.must(s.AddDevice(name, "a", nil))
+			l.must(s.GrowDevice("a", int64(round+5)*128*mib))
+			l.must(s.GrowFilesystem(context.Background(), "a"))
+			copied := l.mount(s, name)
+			l.has(copied, kept)
+			l.unmount(s, name, copied)
+		}
+		w.end()
+		l.has(path, w.kept.Load())
+		l.unmount(s, "a", path)
+		l.equal(l.isActive(s, "a"), false)
 		l.clean(s, "a", fs)
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,7 +36,6 @@ type kernelLab struct {
 	kernel *dm.Control
 	dir    string // in memory
 	root   string // of device sets, which need not exist
-	names  int
 }
 
 func newKernelLab(t testing.TB) *kernelLab {
@@ -142,10 +142,11 @@ func (l *kernelLab) sweep() {
 	_ = exec.Command("losetup", "--detach-all").Run()
 }
 
-// name returns a name that this story has not used before.
+var names atomic.Int64
+
+// name returns a name that no story has used before.
 func (l *kernelLab) name(what string) string {
-	l.names++
-	return fmt.Sprintf("dmtest-%s-%d", what, l.names)
+	return fmt.Sprintf("dmtest-%s-%d", what, names.Add(1))
 }
 
 // A kernelDisk is a disk with its path.

@@ -47,7 +47,7 @@ func (l *kernelLab) newProcess() *process {
 	return &process{Host: host}
 }
 
-// die ends the process of s.
+// die ends the process of s, which is nil if it had not come to be.
 func (p *process) die(s *deviceset.DeviceSet) {
 	p.mu.Lock()
 	p.dead = true
@@ -56,7 +56,10 @@ func (p *process) die(s *deviceset.DeviceSet) {
 	}
 	p.open = nil
 	p.mu.Unlock()
-	_ = s.Shutdown("") // ends its goroutines, and gets nothing else done
+	if s != nil {
+		_ = s.Shutdown("") // ends its goroutines, and gets nothing else done
+	}
+	_ = p.Close() // after that nobody asks
 }
 
 func (p *process) isDead() bool {

@@ -58,6 +58,14 @@ func halves(b Block, size int64) *journal.Slots {
 
 // openLabel activates the label and takes it for this process.
 func (s *DeviceSet) openLabel(r poolRecord) (*label, error) {
+	l, err := s.takeLabel(r)
+	if err != nil && !errors.Is(err, ErrInUse) {
+		_ = s.pool.thin(labelID).Remove() // EBUSY, or a pool that failed
+	}
+	return l, err
+}
+
+func (s *DeviceSet) takeLabel(r poolRecord) (*label, error) {
 	info, err := s.pool.activate(labelID, r.Label, false)
 	if err != nil {
 		return nil, fmt.Errorf("%w: activate label: %w", ErrUnavailable, err)

@@ -2,6 +2,8 @@ package deviceset
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/devmapper/thinmeta"
 )
@@ -77,6 +79,19 @@ func (s *DeviceSet) compare(devices []thinmeta.Device) (f findings, births []rec
 		}
 	})
 	return f, births
+}
+
+// forgetFinding forgets what was found of a device that has no name any more: the next
+// one of that name is another.
+func (s *DeviceSet) forgetFinding(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.found.bad[name] == nil {
+		return
+	}
+	s.found.bad = maps.Clone(s.found.bad)
+	delete(s.found.bad, name)
+	s.found.ghosts = slices.DeleteFunc(slices.Clone(s.found.ghosts), func(ghost string) bool { return ghost == name })
 }
 
 // admitSnapshot counts a snapshot, or refuses it where the pool can count no more.

@@ -131,6 +131,9 @@ func (s *DeviceSet) describePool(st *Status) {
 	block := uint64(p.blockSize.Bytes())
 	st.Data = usageIn(status.Data, block)
 	st.Metadata = usageIn(status.Metadata, uint64(dm.MetadataBlockSize.Bytes()))
+	if !p.existing {
+		st.MetadataHeldBack = s.heldBack(dm.SectorsIn(int64(st.Metadata.Total)))
+	}
 	st.MinFreeSpace = status.Data.Total * uint64(s.config.MinFreeSpace) / 100 * block
 	if st.Data.Total > 0 {
 		st.OverProvisioning = float64(st.ProvisionedBytes) / float64(st.Data.Total)
@@ -148,9 +151,16 @@ func (s *DeviceSet) describeDisks(st *Status) {
 	if s.config.kind() == poolLoop {
 		st.DataLoopback, st.MetadataLoopback = s.loopData(), s.loopMetadata()
 	}
-	if size, err := p.metadata.Size(); err == nil {
-		st.MetadataHeldBack = uint64(max((allOf(size) - s.given()).Bytes(), 0))
+}
+
+// heldBack returns how many bytes of its metadata device a pool has not been given.
+// Metadata that was restored or repaired has more than is on record.
+func (s *DeviceSet) heldBack(has dm.Sectors) uint64 {
+	size, err := s.pool.metadata.Size()
+	if err != nil {
+		return 0
 	}
+	return uint64(max((allOf(size) - max(has, s.given())).Bytes(), 0))
 }
 
 func usageIn(u dm.Usage, block uint64) DiskUsage {

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
-	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset/simulated"
 	"github.com/csi-dmthin/csi-dmthin/pkg/devmapper/dmfault"
 )
 
@@ -15,17 +14,19 @@ import (
 // error, and after the process has been started anew.
 var story = func() (calls []operation) {
 	calls = append(calls, operations...)
-	mount := func(s *deviceset.DeviceSet) error { return s.MountDevice("b", "/mnt", deviceset.MountOpts{}) }
-	unmount := func(s *deviceset.DeviceSet) error { return s.UnmountDevice("b", "/mnt") }
 	return append(calls,
-		operation{"mount", func(l *life, _ int) error { return l.call(l.acked, mount) }},
+		operation{"mount", func(l *life, _ int) error {
+			return l.call(l.acked, func(s *deviceset.DeviceSet) error { return s.MountDevice("b", l.mountPoint(), deviceset.MountOpts{}) })
+		}},
 		operation{"snapshot of a mounted device", func(l *life, i int) error { return l.copy(fmt.Sprint("m", i), "b", "") }},
 		operation{"grow a mounted device", func(l *life, _ int) error {
 			b := l.acked["b"]
 			b.size = 4 * mib
 			return l.call(l.acked.with("b", b), func(s *deviceset.DeviceSet) error { return s.GrowDevice("b", 4*mib) })
 		}},
-		operation{"unmount", func(l *life, _ int) error { return l.call(l.acked, unmount) }},
+		operation{"unmount", func(l *life, _ int) error {
+			return l.call(l.acked, func(s *deviceset.DeviceSet) error { return s.UnmountDevice("b", l.mountPoint()) })
+		}},
 		operation{"make from base", func(l *life, i int) error {
 			name := fmt.Sprint("x", i)
 			return l.call(l.acked.with(name, expected{size: mib, fs: "ext4", content: 'f'}), func(s *deviceset.DeviceSet) error {
@@ -39,16 +40,16 @@ var story = func() (calls []operation) {
 // first.
 type trial struct {
 	first, second *dmfault.Plan
+	process       actor
 	life          *life
-	err           error
 }
 
 // attempts is how often a call is made again before the process is started anew,
 // and how often that is done.
 const attempts = 3
 
-func (tr *trial) tell(w *simulated.World, acked model) error {
-	tr.life = &life{world: w, acked: acked}
+func (tr *trial) tell(g ground, acked model) error {
+	tr.life = &life{ground: g, acked: acked}
 	if err := tr.restart(); err != nil {
 		return err
 	}
@@ -63,7 +64,7 @@ func (tr *trial) tell(w *simulated.World, acked model) error {
 			return err
 		}
 	}
-	tr.life.machine.Break(nil)
+	tr.process.Break(nil)
 	return tr.life.check(tr.life.doubt())
 }
 
@@ -82,15 +83,14 @@ func (tr *trial) plan() *dmfault.Plan {
 func (tr *trial) restart() (err error) {
 	for range 2 * attempts {
 		if tr.life.set != nil {
-			tr.life.world.Kill()
+			tr.life.kill()
 			tr.life.set = nil
 		}
-		plan := tr.plan()
-		tr.life.machine = tr.life.world.Process(plan)
-		if tr.life.set, err = deviceset.OpenQuiet(tr.life.machine, root, label, poolOptions...); err == nil {
+		tr.process = tr.life.start(tr.plan())
+		if tr.life.set, err = tr.life.openSet(tr.process); err == nil {
 			return nil
 		}
-		tr.life.world.Kill()
+		tr.life.kill()
 	}
 	return fmt.Errorf("restart: %w", err)
 }
@@ -103,7 +103,7 @@ func (tr *trial) until(verb operation, i int) (err error) {
 			if err = verb.do(tr.life, i); err == nil || errors.Is(err, deviceset.ErrNotFound) && tr.done() {
 				return nil
 			}
-			if errors.Is(err, dmfault.ErrCrashed) || tr.life.machine.Dead() {
+			if errors.Is(err, dmfault.ErrCrashed) || tr.process.Dead() {
 				break
 			}
 			tr.life.acked = before.acked
@@ -133,7 +133,7 @@ func TestTortureFaults(t *testing.T) {
 	for mode := range dmfault.Mode(dmfault.NumModes) {
 		for at := 0; ; at++ {
 			tr := &trial{first: &dmfault.Plan{At: at, Mode: mode}}
-			err := tr.tell(base.Clone(), acked)
+			err := tr.tell(simulatedGround{base.Clone()}, acked)
 			if tr.first.Hit() == "" {
 				break
 			}
@@ -161,7 +161,7 @@ func TestTortureFaultsTwice(t *testing.T) {
 			for _, after := range distance {
 				for at := int(first) * 7 % stride; ; at += stride {
 					tr := &trial{first: &dmfault.Plan{At: at, Mode: first}, second: &dmfault.Plan{At: after, Mode: second}}
-					err := tr.tell(base.Clone(), acked)
+					err := tr.tell(simulatedGround{base.Clone()}, acked)
 					if tr.first.Hit() == "" {
 						break
 					}
@@ -194,7 +194,7 @@ func TestTortureRegret(t *testing.T) {
 		for at := 0; ; at++ {
 			l, err := begin(base.Clone(), acked)
 			must(t, err)
-			tr := &trial{first: &dmfault.Plan{At: at, Mode: mode}, life: l}
+			tr := &trial{first: &dmfault.Plan{At: at, Mode: mode}, process: l.machine, life: l}
 			l.machine.Break(tr.first)
 			err = create.do(l, 0)
 			if tr.first.Hit() == "" {

@@ -280,7 +280,7 @@ func (tt *torture) rootKept(s []int, w *simulated.World, in doubt, where string,
 
 // beginTraced opens the set by a process of which steps may fail from the start.
 func beginTraced(w *simulated.World, plan *dmfault.Plan) (*life, error) {
-	l := &life{world: w, machine: w.Process(plan)}
+	l := &life{ground: simulatedGround{w}, world: w, machine: w.Process(plan)}
 	l.machine.Trace()
 	var err error
 	if l.set, err = deviceset.OpenQuiet(l.machine, root, label, poolOptions...); err == nil {

@@ -84,19 +84,20 @@ func (m model) without(name string) model {
 // A life is a world with a process that has the pool, and what is known of it: what
 // was acknowledged, and what the one call that was not answered may have done.
 type life struct {
-	world   *simulated.World
+	ground
+	world   *simulated.World // nil on a real machine
 	machine *simulated.Machine
 	set     *deviceset.DeviceSet
 	acked   model
-	maybe   model       // nil if nothing is in doubt
-	redo    verb        // what is in doubt
-	pod     *dmsim.File // a device that somebody else has open
+	maybe   model   // nil if nothing is in doubt
+	redo    verb    // what is in doubt
+	pod     podFile // a device that somebody else has open
 	calls   int
 }
 
 // begin starts a process in a world.
 func begin(w *simulated.World, acked model) (*life, error) {
-	l := &life{world: w, machine: w.Process(nil), acked: acked}
+	l := &life{ground: simulatedGround{w}, world: w, machine: w.Process(nil), acked: acked}
 	var err error
 	l.set, err = deviceset.OpenQuiet(l.machine, root, label, poolOptions...)
 	return l, err
@@ -196,8 +197,9 @@ var operations = []operation{
 	}},
 	{"resize the pool", func(l *life, i int) error {
 		size := dataSize + int64(i+1)*mib
-		l.world.DiskAt(dataPath).Grow(dm.SectorsIn(size))
-		l.world.DiskAt(metaPath).Grow(dm.SectorsIn(metaSize + int64(i+1)*mib))
+		if err := l.growDisks(int64(i+1) * mib); err != nil {
+			return err
+		}
 		return l.call(l.acked, func(s *deviceset.DeviceSet) error { return s.ResizePool(size) })
 	}},
 }
@@ -257,12 +259,12 @@ func (l *life) write(name string, content byte) error {
 }
 
 // file opens a device as a pod would, past the process.
-func (l *life) file(name string) (*dmsim.File, error) {
+func (l *life) file(name string) (podFile, error) {
 	info, err := l.info(name)
 	if err != nil {
 		return nil, err
 	}
-	return l.world.Kernel().Open(info.Dev)
+	return l.openPod(info)
 }
 
 func (l *life) info(name string) (dm.Info, error) {
@@ -271,7 +273,7 @@ func (l *life) info(name string) (dm.Info, error) {
 		return dm.Info{}, err
 	}
 	uuid := fmt.Sprintf("CSI-DMTHIN-%s-%d", l.set.PoolUUID(), d.ID)
-	return dm.ByUUID(l.world.Kernel(), uuid).Info()
+	return dm.ByUUID(l.kernel(), uuid).Info()
 }
 
 func (l *life) open(name string) error {
@@ -322,7 +324,19 @@ func (l *life) contentOf(name string) (byte, error) {
 	}
 	b := make([]byte, 4096)
 	_, err = f.ReadAt(b, 0)
-	return b[0], errors.Join(err, f.Close(), l.set.DeactivateDevice(name))
+	content := b[0]
+	if d, deviceErr := l.set.Device(name); deviceErr == nil && d.FS == "ext4" && !bytes.Equal(b, make([]byte, 4096)) {
+		content = 'f' // wherever its superblock begins
+	}
+	return content, errors.Join(err, f.Close(), l.deactivate(name))
+}
+
+// deactivate leaves alone what is mounted.
+func (l *life) deactivate(name string) error {
+	if err := l.set.DeactivateDevice(name); !errors.Is(err, deviceset.ErrBusy) {
+		return err
+	}
+	return nil
 }
 
 // check looks at everything that a start promises: the world has what was
@@ -379,31 +393,24 @@ func (l *life) checkPool() error {
 	if len(status.Orphans)+len(status.Ghosts)+status.OpenOperations+int(status.DeferredDeletedDeviceCount) > 0 {
 		return fmt.Errorf("orphans %v, ghosts %v, %d open creates, %d deletes", status.Orphans, status.Ghosts, status.OpenOperations, status.DeferredDeletedDeviceCount)
 	}
-	m, err := l.world.DiskAt(metaPath).Metadata()
-	if err != nil {
-		return err
-	}
-	thins, err := m.Devices()
-	if err != nil {
-		return errors.Join(err, m.Close())
-	}
+	thins, err := l.poolThins()
 	for _, t := range thins {
 		if !want[t.ID] {
-			return errors.Join(fmt.Errorf("thin device %d is nobody's", t.ID), m.Close())
+			return fmt.Errorf("thin device %d is nobody's", t.ID)
 		}
 		delete(want, t.ID)
 	}
 	if len(want) > 0 {
-		return errors.Join(fmt.Errorf("thin devices %v are missing", want), m.Close())
+		return errors.Join(err, fmt.Errorf("thin devices %v are missing", want))
 	}
-	return m.Close()
+	return err
 }
 
 // checkDevices looks for devices that are suspended or have no table.
 func (l *life) checkDevices() error {
-	devices, err := dm.List(l.world.Kernel(), "", "CSI-DMTHIN-")
+	devices, err := dm.List(l.kernel(), "", "CSI-DMTHIN-")
 	for _, d := range devices {
-		info, infoErr := dm.ByName(l.world.Kernel(), d.Name).Info()
+		info, infoErr := dm.ByName(l.kernel(), d.Name).Info()
 		if infoErr != nil || info.Suspended() || !info.Active() || info.Inactive() {
 			err = errors.Join(err, infoErr, fmt.Errorf("device %s: suspended %v, active %v, inactive table %v", d.Name, info.Suspended(), info.Active(), info.Inactive()))
 		}
@@ -425,17 +432,30 @@ func prepared(t testing.TB) (*simulated.World, model) {
 	w := newWorld()
 	l, err := begin(w, model{})
 	must(t, err)
-	for _, name := range []string{"a", "b"} {
-		must(t, l.call(l.acked.with(name, expected{size: mib, fs: "none"}), func(s *deviceset.DeviceSet) error {
-			return s.AddDevice(name, "", map[string]string{"fs": "none", "size": "1M"})
-		}))
-	}
-	must(t, l.write("a", 1))
-	must(t, l.set.DeactivateDevice("a"))
-	must(t, l.copy("c", "a", ""))
+	must(t, l.prepare())
 	must(t, l.set.Shutdown(root))
 	w.PowerCut(func(dmsim.Page) bool { return false })
 	return w, l.acked
+}
+
+// prepare makes a and b, which are blank, writes to a, and makes c, which is a copy
+// of it.
+func (l *life) prepare() error {
+	for _, name := range []string{"a", "b"} {
+		err := l.call(l.acked.with(name, expected{size: mib, fs: "none"}), func(s *deviceset.DeviceSet) error {
+			return s.AddDevice(name, "", map[string]string{"fs": "none", "size": "1M"})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if err := l.write("a", 1); err != nil {
+		return err
+	}
+	if err := l.set.DeactivateDevice("a"); err != nil {
+		return err
+	}
+	return l.copy("c", "a", "")
 }
 
 func must(t testing.TB, err error) {

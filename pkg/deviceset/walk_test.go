@@ -23,7 +23,7 @@ func TestWalk(t *testing.T) {
 	seed, steps := number("CSI_DMTHIN_SEED", time.Now().UnixNano()), number("CSI_DMTHIN_STEPS", 10_000)
 	t.Logf("CSI_DMTHIN_SEED=%d CSI_DMTHIN_STEPS=%d", seed, steps)
 	base, acked := prepared(t)
-	w := &walker{Rand: rand.New(rand.NewPCG(uint64(seed), 1)), life: &life{world: base, acked: acked}}
+	w := &walker{Rand: rand.New(rand.NewPCG(uint64(seed), 1)), life: &life{ground: simulatedGround{base}, world: base, acked: acked}}
 	must(t, w.restart())
 	for step := range steps {
 		if err := w.step(); err != nil {
