@@ -70,11 +70,25 @@ func (s *DeviceSet) watch(ctx context.Context) {
 			told = s.relieve(status, told)
 			last = status
 		}
-		if w.Wait(ctx) != nil {
+		if err := waitFor(ctx, w, told); err != nil {
 			return
 		}
 		time.Sleep(debounce)
 	}
+}
+
+// waitFor waits for an event, or some time where there is something to try again.
+func waitFor(ctx context.Context, w dm.Watch, again bool) error {
+	if !again {
+		return w.Wait(ctx)
+	}
+	some, cancel := context.WithTimeout(ctx, lastPause)
+	defer cancel()
+	err := w.Wait(some)
+	if some.Err() != nil {
+		return ctx.Err()
+	}
+	return err
 }
 
 // debounce is how long events of others are let pass as one.
@@ -101,7 +115,7 @@ func lowMetadata(status dm.PoolStatus) bool {
 }
 
 // relieve gives a pool that is short of metadata what is held back of it, so that
-// deletes stay possible. What fails is tried again with the next event. That there is
+// deletes stay possible. What fails is tried again with the next event, or after a while. That there is
 // nothing to give is told once: relieve returns whether it was.
 func (s *DeviceSet) relieve(status dm.PoolStatus, told bool) bool {
 	if !lowMetadata(status) {
