@@ -116,11 +116,11 @@ func (s *DeviceSet) removeThin(d dm.Device) error {
 	return err
 }
 
-// Deleting a device stands the whole pool still for about a microsecond a block
-// that only it has. A device with more than so many of them gives them back piece
-// by piece first.
+// Deleting a device stands the whole pool still for up to half a microsecond a block
+// that only it has, where they are scattered. A device with more than so many of them
+// gives them back piece by piece first: a tenth of a second is what neighbours bear.
 const (
-	manyBlocks = 1 << 20
+	manyBlocks = 1 << 18
 	chunk      = gib
 )
 

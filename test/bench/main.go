@@ -1,6 +1,10 @@
 // Bench measures device-mapper as this project drives it: each ioctl and message,
-// one after the other and 16 at a time, beside the same through dmsetup. It needs
-// root and a kernel with thin provisioning, so it runs in the box: make bench.
+// one after the other and 16 at a time, beside the same through dmsetup; then each
+// verb of a DeviceSet, with few devices and with many. It needs root and a kernel
+// with thin provisioning, so it runs in the box: make bench.
+//
+// What has a limit, such as the flushes of a create, is printed last. Beyond one of
+// them the bench fails.
 //
 // Compare columns, not runs: in a virtual machine starting a process weighs more
 // than on bare metal, which the calibration rows show, and only counts of flushes
@@ -8,6 +12,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -20,41 +25,69 @@ import (
 )
 
 func main() {
-	ours := flag.Int("n", 200, "how often each operation is measured")
-	execs := flag.Int("exec-n", 32, "how often each operation is measured that starts a process")
-	only := flag.String("only", "", "measure only the operations whose names contain this")
+	if len(os.Args) > 3 && os.Args[1] == startCommand {
+		end(beStarted(os.Args[2], os.Args[3], os.Args[4:]))
+	}
+	var b bench
+	flag.IntVar(&b.times, "n", 200, "how often each operation is measured")
+	flag.IntVar(&b.execs, "exec-n", 32, "how often each operation is measured that starts a process")
+	flag.IntVar(&b.devices, "devices", 10000, "how many devices there are in the end")
+	flag.StringVar(&b.only, "only", "", "measure only the operations whose names contain this")
 	flag.Parse()
-	if err := run(*ours, *execs, *only); err != nil {
+	end(b.run())
+}
+
+func end(err error) {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+	os.Exit(0)
 }
 
-func run(ours, execs int, only string) (err error) {
+// A bench is what is asked for.
+type bench struct {
+	times, execs, devices int
+	only                  string
+}
+
+func (b bench) run() error {
+	fmt.Println(label())
+	if err := b.kernel(); err != nil {
+		return err
+	}
+	return b.sets()
+}
+
+// wants reports whether something is to be measured.
+func (b bench) wants(name string) bool { return strings.Contains(name, b.only) }
+
+// kernel measures what device-mapper is asked for.
+func (b bench) kernel() (err error) {
 	rig, err := newRig()
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if closeErr := rig.close(); err == nil {
-			err = closeErr
-		}
-	}()
-	fmt.Println(label())
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	defer func() { err = errors.Join(err, rig.close()) }()
+	w := newTable("operation\tp50\tp99\t16 at once\tp50\tp99\tflushes\tdmsetup\tp50\tp99\t16 at once\tp50\tp99\tratio of p50\t")
 	defer func() { _ = w.Flush() }() // to standard output, like everything here
-	fmt.Fprintln(w, "operation\tp50\tp99\t16 at once\tp50\tp99\tflushes\tdmsetup\tp50\tp99\t16 at once\tp50\tp99\tratio of p50\t")
 	for _, op := range append(calibration(rig), operations(rig)...) {
-		if !strings.Contains(op.name, only) {
+		if !b.wants(op.name) {
 			continue
 		}
-		row, err := measure(rig, op, ours, execs)
+		row, err := measure(rig, op, b.times, b.execs)
 		if err != nil {
 			return fmt.Errorf("%s: %w", op.name, err)
 		}
 		fmt.Fprintln(w, row)
 	}
 	return nil
+}
+
+func newTable(head string) *tabwriter.Writer {
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, head)
+	return w
 }
 
 // label says where the figures are from.

@@ -14,7 +14,7 @@ const parallel = 16
 // times are what one operation took, each time.
 type times []time.Duration
 
-func (t times) quantile(q float64) time.Duration { return t[int(q*float64(len(t)-1))] }
+func (t times) quantile(q float64) time.Duration { return t[int(q*float64(len(t)-1)+.5)] }
 
 // cells prints the times as two columns.
 func (t times) cells() string {
@@ -24,7 +24,7 @@ func (t times) cells() string {
 	return micros(t.quantile(.5)) + "\t" + micros(t.quantile(.99))
 }
 
-// A row is all that is known of an operation.
+// A row is all that is known of an operation on the kernel.
 type row struct {
 	operation
 	ours, dmsetup struct{ serial, at16 times }
@@ -38,7 +38,7 @@ func measure(r *rig, op operation, ours, execs int) (m row, err error) {
 	if op.process {
 		ours = execs
 	}
-	if m.flushes, err = r.flushesOf(op); err != nil {
+	if m.flushes, err = flushesOf(op, r.flushes); err != nil {
 		return m, err
 	}
 	if m.ours.serial, m.ours.at16, err = both(op, ours, op.do); err != nil {
@@ -61,18 +61,18 @@ func (m row) String() string {
 }
 
 // flushesOf counts the flushes of a single call.
-func (r *rig) flushesOf(op operation) (int, error) {
+func flushesOf(op operation, flushes func() (int, error)) (int, error) {
 	if err := call(op.prepare, 1); err != nil {
 		return 0, err
 	}
-	before, err := r.flushes()
+	before, err := flushes()
 	if err != nil {
 		return 0, err
 	}
 	if err := op.do(1); err != nil {
 		return 0, err
 	}
-	after, err := r.flushes()
+	after, err := flushes()
 	if err != nil {
 		return 0, err
 	}

@@ -102,11 +102,16 @@ func (s *Slots) read(slot int, head Header, salt uint32) (*Content, error) {
 	return c, s.readFrames(c)
 }
 
+// gapSearch is how far behind the last frame another one is looked for, in bytes: far
+// enough for a single frame that is damaged, and not the whole slot at each start.
+// What lies farther is missed here, and noticed by whoever compares two copies.
+const gapSearch = 1 << 20
+
 // readFrames reads as far as frames follow each other, and then looks whether one
 // lies behind a gap.
 func (s *Slots) readFrames(c *Content) error {
 	r := reader{file: s.files[s.now], size: s.size, salt: s.salt}
-	for at := s.end; at < s.size; {
+	for at := s.end; at < min(s.size, s.end+gapSearch); {
 		number, body, ok, err := r.frame(at)
 		switch {
 		case err != nil:
