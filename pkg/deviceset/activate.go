@@ -15,32 +15,19 @@ import (
 // ErrNotFormatted.
 func (s *DeviceSet) ActivateDevice(hash string) (path string, err error) {
 	err = s.during("activate device", hash, func() error {
-		name := s.named(hash)
-		unlock := s.locks.lock(name)
-		defer unlock()
-		info, err := s.activateNamed(name)
-		if err == nil {
-			path = info.Node()
-		}
-		return err
+		return s.alone(s.named(hash), func(d device) error {
+			if d.Formatting {
+				// The next attempt throws away all that is written meanwhile.
+				return fmt.Errorf("%w: its formatting did not end: format it again", ErrNotFormatted)
+			}
+			info, err := s.pool.activate(d.ID, d.Size, d.ReadOnly)
+			if err == nil {
+				path = info.Node()
+			}
+			return err
+		})
 	})
 	return path, err
-}
-
-// activateNamed activates a device whose lock the caller holds.
-func (s *DeviceSet) activateNamed(name string) (dm.Info, error) {
-	if err := s.up(); err != nil {
-		return dm.Info{}, err
-	}
-	d, err := s.usable(name)
-	if err != nil {
-		return dm.Info{}, err
-	}
-	if d.Formatting {
-		// The next attempt throws away all that is written meanwhile.
-		return dm.Info{}, fmt.Errorf("%w: its formatting did not end: format it again", ErrNotFormatted)
-	}
-	return s.pool.activate(d.ID, d.Size, d.ReadOnly)
 }
 
 // DeactivateDevice takes the block device of a device away; that there is none is

@@ -117,10 +117,11 @@ func (s *DeviceSet) removeThin(d dm.Device) error {
 }
 
 // Deleting a device stands the whole pool still for up to half a microsecond a block
-// that only it has, where they are scattered. A device with more than so many of them
-// gives them back piece by piece first: a tenth of a second is what neighbours bear.
+// that only it has, where they are scattered, and a tenth of that where they are not.
+// A device with more than so many of them gives them back piece by piece first, which
+// takes a hundred times as long and lets the neighbours in between.
 const (
-	manyBlocks = 1 << 18
+	manyBlocks = 1 << 19
 	chunk      = gib
 )
 

@@ -131,6 +131,20 @@ func (s *DeviceSet) usable(name string) (device, error) {
 	return d, nil
 }
 
+// alone locks a device's name and calls do with the device, if it may be used.
+func (s *DeviceSet) alone(name string, do func(device) error) error {
+	unlock := s.locks.lock(name)
+	defer unlock()
+	if err := s.up(); err != nil {
+		return err
+	}
+	d, err := s.usable(name)
+	if err != nil {
+		return err
+	}
+	return do(d)
+}
+
 // lookup returns a device by name.
 func (s *DeviceSet) lookup(name string) (d device, err error) {
 	s.store.view(func(c *catalog) {

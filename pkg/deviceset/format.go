@@ -19,15 +19,10 @@ func (s *DeviceSet) FormatDevice(hash string, fs filesystem.Type, mkfsArgs []str
 }
 
 func (s *DeviceSet) formatDevice(name string, fs filesystem.Type, args []string) error {
-	unlock := s.locks.lock(name)
-	defer unlock()
-	if err := s.up(); err != nil {
-		return err
-	}
-	d, err := s.usable(name)
-	if err != nil {
-		return err
-	}
+	return s.alone(name, func(d device) error { return s.formatOnce(d, fs, args) })
+}
+
+func (s *DeviceSet) formatOnce(d device, fs filesystem.Type, args []string) error {
 	switch {
 	case d.FS == string(fs) && !d.Formatting:
 		return nil
@@ -39,12 +34,12 @@ func (s *DeviceSet) formatDevice(name string, fs filesystem.Type, args []string)
 	if err := s.mutable(); err != nil {
 		return err
 	}
-	return s.whileActive(d, func(i dm.Info) error { return s.format1(d, i, fs, args) })
+	return s.whileActive(d, func(i dm.Info) error { return s.formatActive(d, i, fs, args) })
 }
 
-// format1 formats an active device, with a note before and after. The note after is
+// formatActive formats an active device, with a note before and after. The note after is
 // durable before anybody can mount it.
-func (s *DeviceSet) format1(d device, i dm.Info, fs filesystem.Type, args []string) error {
+func (s *DeviceSet) formatActive(d device, i dm.Info, fs filesystem.Type, args []string) error {
 	if d.Formatting {
 		s.decided(RuleFormatting)
 		if err := s.empty(d, i); err != nil {

@@ -22,16 +22,12 @@ func (s *DeviceSet) GrowDevice(hash string, size int64) error {
 }
 
 func (s *DeviceSet) growDevice(name string, size int64) error {
-	unlock := s.locks.lock(name)
-	defer unlock()
-	if err := s.up(); err != nil {
-		return err
-	}
-	d, err := s.usable(name)
+	return s.alone(name, func(d device) error { return s.growTo(d, size) })
+}
+
+func (s *DeviceSet) growTo(d device, size int64) error {
+	size, err := s.wholeBlocks(size)
 	if err != nil {
-		return err
-	}
-	if size, err = s.wholeBlocks(size); err != nil {
 		return err
 	}
 	switch {
@@ -89,19 +85,12 @@ func (s *DeviceSet) fitActive(id dm.DeviceID, size int64) error {
 // GrowFilesystem makes the file system of a mounted device as large as the device.
 // One that is not mounted grows at its next MountDevice.
 func (s *DeviceSet) GrowFilesystem(ctx context.Context, hash string) error {
-	return s.during("grow file system of", hash, func() error { return s.growFilesystem(ctx, s.named(hash)) })
+	return s.during("grow file system of", hash, func() error {
+		return s.alone(s.named(hash), func(d device) error { return s.growFilesystem(ctx, d) })
+	})
 }
 
-func (s *DeviceSet) growFilesystem(ctx context.Context, name string) error {
-	unlock := s.locks.lock(name)
-	defer unlock()
-	if err := s.up(); err != nil {
-		return err
-	}
-	d, err := s.usable(name)
-	if err != nil {
-		return err
-	}
+func (s *DeviceSet) growFilesystem(ctx context.Context, d device) error {
 	info, err := s.pool.thin(d.ID).Info()
 	if errors.Is(err, unix.ENXIO) {
 		return nil

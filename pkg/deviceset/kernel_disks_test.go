@@ -110,7 +110,10 @@ func TestKernelMetadataLost(t *testing.T) {
 	kept := l.bytes(metadata.path, 4096)
 
 	r := l.openRaw(metadata.path)
-	_, err := dm.WithAligned(4096, func(b []byte) (int, error) { return r.WriteAt(b, 0) })
+	_, err := dm.WithAligned(4096, func(b []byte) (int, error) {
+		clear(b)
+		return r.WriteAt(b, 0)
+	})
 	l.must(err)
 	sumData, sumMetadata := l.sum(data.path), l.sum(metadata.path)
 	for range 2 {

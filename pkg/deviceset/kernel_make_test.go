@@ -1,6 +1,7 @@
 package deviceset_test
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
@@ -29,16 +30,21 @@ func TestKernelMakeFails(t *testing.T) {
 	} {
 		for _, mode := range kind.modes {
 			t.Run(kind.name+", "+mode.String(), func(t *testing.T) {
-				for at := 0; ; at++ {
-					l := newKernelLab(t)
-					plan := &dmfault.Plan{At: at, Mode: mode}
-					l.makeBroken(kind.pool(l), plan)
-					if plan.Hit() == "" {
-						t.Logf("%d steps", at)
-						break
-					}
-				}
+				eachStep(t, mode, func(l *kernelLab, plan *dmfault.Plan) { l.makeBroken(kind.pool(l), plan) })
 			})
+		}
+	}
+}
+
+// eachStep tells a story, each time on a lab of its own, with the first step of it
+// failing, with the second, and so on to the last.
+func eachStep(t *testing.T, mode dmfault.Mode, story func(*kernelLab, *dmfault.Plan)) {
+	for at := 0; ; at++ {
+		plan := &dmfault.Plan{At: at, Mode: mode}
+		passed := t.Run(fmt.Sprint("step ", at), func(t *testing.T) { story(newKernelLab(t), plan) })
+		if !passed || plan.Hit() == "" {
+			t.Logf("%d steps", at)
+			return
 		}
 	}
 }

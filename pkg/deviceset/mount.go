@@ -33,25 +33,18 @@ type MountOpts struct {
 // A read-only device whose file system has a log to replay, such as a copy of an xfs
 // that was mounted, is EROFS: a copy of it is mounted instead.
 func (s *DeviceSet) MountDevice(hash, path string, o MountOpts) error {
-	return s.during("mount device", hash, func() error { return s.mountDevice(s.named(hash), path, o) })
+	return s.during("mount device", hash, func() error {
+		return s.alone(s.named(hash), func(d device) error { return s.mountDevice(d, path, o) })
+	})
 }
 
-func (s *DeviceSet) mountDevice(name, path string, o MountOpts) error {
-	unlock := s.locks.lock(name)
-	defer unlock()
-	if err := s.up(); err != nil {
-		return err
-	}
-	d, err := s.usable(name)
-	if err != nil {
-		return err
-	}
+func (s *DeviceSet) mountDevice(d device, path string, o MountOpts) error {
 	options := slices.Concat(s.config.MountOptions, o.Options)
 	readOnly := d.ReadOnly || endsReadOnly(options)
 	if there, err := s.isMountedAt(d, path, readOnly); there || err != nil {
 		return err
 	}
-	active, err := s.isActive(name)
+	active, err := s.isActive(d.Name)
 	if err != nil {
 		return err
 	}
