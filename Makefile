@@ -4,6 +4,7 @@ export PATH := /usr/local/go/bin:$(PATH)
 
 # The kernel that kernel tests run on: uml, smp (two CPUs) or host.
 export BOX ?= uml
+export BOX_TIMEOUT ?= 25m
 # How long each fuzz test runs.
 FUZZTIME ?= 30s
 
@@ -55,7 +56,7 @@ torture: ## try every crash that the simulator can, not a slice of them: some te
 # need several CPUs too. They run without the race detector: its memory does not
 # fit into a user mode Linux.
 packages = $(sort $(dir $(shell grep -rl --include='*_test.go' '^func $(1)' ./cmd ./pkg)))
-kernel_tests = build/tally "kernel tests ($(BOX))" go test -json -count=1 -timeout 8m -exec $(CURDIR)/build/box
+kernel_tests = build/tally "kernel tests ($(BOX))" go test -json -count=1 -timeout 20m -exec $(CURDIR)/build/box
 
 .PHONY: test-kernel
 test-kernel: PKG ?= $(call packages,TestKernel)

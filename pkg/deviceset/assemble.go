@@ -73,7 +73,7 @@ func (s *DeviceSet) assemble(r poolRecord) error {
 		return fmt.Errorf("%w: the pool under this root is of kind %q, the options ask for %q", ErrInvalid, r.Kind, kind)
 	}
 	// First of all: whoever waits for a device that a dead process suspended.
-	if err := s.pool.tidy(); err != nil {
+	if err := s.takeOverDevices(); err != nil {
 		return err
 	}
 	if s.pool.existing {
@@ -86,6 +86,16 @@ func (s *DeviceSet) assemble(r poolRecord) error {
 		return err
 	}
 	return s.activatePool(r)
+}
+
+// takeOverDevices brings the pool's devices into order, unless their owner lives: then
+// they are in order, or about to be, and the label is open.
+func (s *DeviceSet) takeOverDevices() error {
+	label, err := s.pool.thin(labelID).Info()
+	if err == nil && label.OpenCount > 0 {
+		return fmt.Errorf("%w: the label of pool %s is open", ErrInUse, s.pool.uuid)
+	}
+	return s.pool.tidy()
 }
 
 // activatePool activates the pool on its open disks.

@@ -87,6 +87,18 @@ func (d *hostDisk) Path() string { return d.Name() }
 // Dev returns the number of the block device.
 func (d *hostDisk) Dev() dm.DevNo { return d.dev }
 
+// InUse tries to claim the disk, as whoever mounts it does (open(2): O_EXCL).
+func (d *hostDisk) InUse() (bool, error) {
+	f, err := os.OpenFile(d.Path(), os.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.EBUSY) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return false, f.Close()
+}
+
 // Grow makes the file behind a loop device larger. A disk is as large as it is.
 func (d *hostDisk) Grow(size int64, full bool) error {
 	if d.loop == nil {

@@ -213,8 +213,13 @@ func TestKernelDisksInUse(t *testing.T) {
 	l.must(unix.Mount(mounted.path, at, "ext4", 0, ""))
 	l.Cleanup(func() { l.must(unix.Unmount(at, 0)) })
 
-	l.notOpened(unix.EBUSY, "dm.datadev="+mounted.path, "dm.metadatadev="+metadata.path, "dm.force=true")
+	l.notOpened(deviceset.ErrForeign, "dm.datadev="+mounted.path, "dm.metadatadev="+metadata.path, "dm.force=true")
 	l.must(os.WriteFile(at+"/file", []byte("text"), 0o600))
+
+	// Nor is one on which another device lies, of which dm itself allows several.
+	below := l.disk(256 * mib)
+	l.device("above", dm.Whole(2048, dm.Linear{Dev: below.Dev()}))
+	l.notOpened(deviceset.ErrForeign, "dm.datadev="+below.path, "dm.metadatadev="+metadata.path, "dm.force=true")
 
 	s := l.open(options...)
 	l.equal(int64(s.Status().Data.Total), 256*mib)

@@ -307,10 +307,10 @@ func prune(l *kernelLab, s *deviceset.DeviceSet, h *history, random *rand.Rand) 
 
 // Whenever the process is killed, nothing that it has answered is lost, nothing is
 // leaked, and no device stays suspended. CSI_DMTHIN_KILLS says how often it is tried.
-func TestKernelKill(t *testing.T) { kills(t, 60, 150*time.Millisecond) }
+func TestKernelKill(t *testing.T) { kills(t, 150, 150*time.Millisecond) }
 
 // Likewise where its threads run at the same time.
 func TestKernelSMPKill(t *testing.T) {
 	dmtest.RequireSMP(t)
-	kills(t, 20, 600*time.Millisecond)
+	kills(t, 50, 600*time.Millisecond)
 }

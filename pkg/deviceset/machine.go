@@ -86,6 +86,9 @@ type Disk interface {
 	Block
 	Path() string
 	Dev() dm.DevNo
+	// InUse reports whether something else has claimed the disk: a mount, a table, or
+	// whoever opened it with O_EXCL.
+	InUse() (bool, error)
 	// Grow makes the disk larger, if it is a file; a device is only asked for its
 	// new size. full is as for OpenFile.
 	Grow(size int64, full bool) error

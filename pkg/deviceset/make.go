@@ -152,6 +152,13 @@ func (s *DeviceSet) checkFree() error {
 			return fmt.Errorf("%w: %s begins with the label of pool %s (store %s, machine %s): adopt that pool, or wipe the disk yourself",
 				ErrForeign, d.Path(), heads[0].Pool, heads[0].Store, heads[0].Machine)
 		}
+		used, err := d.InUse()
+		if err != nil {
+			return err
+		}
+		if used {
+			return fmt.Errorf("%w: %s is in use: it is mounted, or another device lies on it", ErrForeign, d.Path())
+		}
 		if s.config.Force {
 			continue
 		}
@@ -216,7 +223,7 @@ func (s *DeviceSet) remakePool(found *reading) error {
 	if kind := s.config.kind(); kind != r.Kind {
 		return fmt.Errorf("%w: the pool that is being made under this root is of kind %q, the options ask for %q", ErrInvalid, r.Kind, kind)
 	}
-	if err := s.pool.tidy(); err != nil {
+	if err := s.takeOverDevices(); err != nil {
 		return err
 	}
 	if err := ignoring(s.pool.thin(labelID).Remove(), unix.ENXIO); err != nil {

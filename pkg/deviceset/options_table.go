@@ -76,7 +76,8 @@ var optionTable = []option{
 	{
 		name: "dm.blkdiscard", value: "true or false", rule: "`true` on files, else `false`",
 		does: "Passes what is deleted on to the disk or file below, as discards. " +
-			"It gives space back to a sparse file; on disks it takes time.",
+			"It gives space back to a sparse file; on disks it takes time. " +
+			"What a file system on a volume discards is always passed on.",
 		parse: optionalBool(func(c *Config) **bool { return &c.Discard }),
 	},
 	{

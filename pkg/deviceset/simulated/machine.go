@@ -1,6 +1,7 @@
 package simulated
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -302,6 +303,18 @@ type disk struct {
 
 func (d *disk) Path() string  { return d.path }
 func (d *disk) Dev() dm.DevNo { return d.dev }
+
+// InUse tries to open the disk exclusively.
+func (d *disk) InUse() (bool, error) {
+	f, err := d.machine.OpenExclusive(d.dev)
+	if errors.Is(err, unix.EBUSY) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return false, f.Close()
+}
 
 // Grow makes the disk larger, at the cost of free space.
 func (d *disk) Grow(size int64, full bool) error {
