@@ -74,7 +74,7 @@ func (s *DeviceSet) lease() error {
 }
 
 // begin opens the journal for writing: new slots, the generation, and then an end
-// for all that is open. It is ErrUnavailable while the pool takes no changes.
+// for creates that are open. It is ErrUnavailable while the pool takes no changes.
 func (s *DeviceSet) begin() error {
 	s.beginning.Lock()
 	defer s.beginning.Unlock()
@@ -100,7 +100,8 @@ func (s *DeviceSet) begin() error {
 	s.mu.Lock()
 	s.begun = true
 	s.mu.Unlock()
-	s.settleAll()
+	s.settleCreates()
+	s.worker.wake() // for the deletes, which may take long
 	return nil
 }
 
@@ -112,6 +113,8 @@ func (s *DeviceSet) raise(have uint64) error {
 	defer st.mu.Unlock()
 	c := st.catalog
 	switch {
+	case st.poison != nil:
+		return st.poison
 	case have == c.Generation:
 		if c.Raising {
 			s.decided(RuleRaised)
@@ -143,16 +146,22 @@ func (s *DeviceSet) raise(have uint64) error {
 	return nil
 }
 
-// settleAll settles what was open when the last process died. What cannot be
-// settled now stays open, and the worker comes back to it.
-func (s *DeviceSet) settleAll() {
-	var open []operation
+// settleCreates settles the creates that were open when the last process died. What
+// cannot be settled now stays open, and the worker comes back to it.
+func (s *DeviceSet) settleCreates() {
+	for _, o := range s.openOperations() {
+		if !o.Delete {
+			_ = s.settle(o) // Status counts it
+		}
+	}
+}
+
+// openOperations returns what is open, in order.
+func (s *DeviceSet) openOperations() (open []operation) {
 	s.store.view(func(c *catalog) {
 		for _, op := range slices.Sorted(maps.Keys(c.open)) {
 			open = append(open, *c.open[op])
 		}
 	})
-	for _, o := range open {
-		_ = s.settle(o) // Status counts it
-	}
+	return open
 }

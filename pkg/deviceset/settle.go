@@ -28,6 +28,11 @@ func (s *DeviceSet) settleLocked(o operation) error {
 	if !s.isOpen(o.Op) {
 		return nil
 	}
+	if o.Delete {
+		if err := s.removeThin(s.pool.thin(o.Device.ID)); err != nil {
+			return err // and the pool need not be asked
+		}
+	}
 	there, err := s.ask(o.Device.ID)
 	switch {
 	case err != nil:

@@ -345,6 +345,7 @@ func (l *life) check(in doubt) error {
 	if reason := l.set.Status().ReadOnly; reason != "" {
 		return fmt.Errorf("nothing may be changed: %s", reason)
 	}
+	l.set.Finish() // what is open keeps its deletion waiting
 	l.closePod()
 	l.set.Finish()
 	found, err := l.observe()

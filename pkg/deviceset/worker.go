@@ -83,34 +83,16 @@ func (s *DeviceSet) finish(ctx context.Context) (some bool) {
 	if s.mutable() != nil {
 		return false
 	}
-	var open []operation
-	s.store.view(func(c *catalog) {
-		for _, o := range c.open {
-			open = append(open, *o)
-		}
-	})
-	for _, o := range open {
+	for _, o := range s.openOperations() {
 		if ctx.Err() != nil {
 			return some
 		}
-		if s.finishOne(o) == nil {
-			some = true
+		if unlock, ok := s.locks.try(o.lockName()); ok { // else a caller is just at it
+			some = s.settleLocked(o) == nil || some
+			unlock()
 		}
 	}
 	return some
-}
-
-// finishOne leaves alone what a caller is just at.
-func (s *DeviceSet) finishOne(o operation) error {
-	unlock, ok := s.locks.try(o.lockName())
-	if !ok {
-		return ErrBusy
-	}
-	defer unlock()
-	if o.Delete && s.isOpen(o.Op) {
-		return s.destroy(o)
-	}
-	return s.settleLocked(o)
 }
 
 // writeEnds writes the ends of operations that no later operation has taken along.
