@@ -3,7 +3,6 @@ package deviceset
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset/journal"
 	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
@@ -207,101 +206,6 @@ func (s *DeviceSet) detailsOf() (found []thinDevice, err error) {
 	return found, nil
 }
 
-// adopted decides what becomes of each device: it asks nobody.
-func adopted(r poolRecord, record *catalog, pool []thinDevice, blockSize dm.Sectors, decided func(Rule)) (*catalog, *Adoption) {
-	c, a := newCatalog(r), &Adoption{}
-	claims := claimsOf(record)
-	if record != nil {
-		c.Op = record.Op
-	}
-	highest := c.Cursor
-	for _, t := range pool {
-		highest = max(highest, t.ID)
-		claim, ok := claims[t.ID]
-		delete(claims, t.ID)
-		if !ok || claim.deleted || !claim.device.Born.matches(t.TransactionID, t.Created) {
-			if claim.deleted {
-				decided(RuleDeleteKept)
-			} else {
-				decided(RuleKeptAway)
-			}
-			q := quarantine(t, claim, ok, blockSize)
-			c.keepAway(q)
-			a.Quarantined = append(a.Quarantined, Quarantined{q.ID, q.Name, q.Mapped, q.Why})
-			if claim.deleted {
-				a.Deletions = append(a.Deletions, q.Name)
-			} else if ok {
-				a.Lost = append(a.Lost, q.Name)
-			}
-			continue
-		}
-		decided(RuleAdopted)
-		d := claim.device
-		created := t.Created
-		d.Born.Time = &created
-		d.Size = max(d.Size, t.extent.Sectors(blockSize).Bytes())
-		d.Adopted, d.Formatting = true, false
-		c.add(&d)
-		a.Devices = append(a.Devices, describeAdopted(d))
-	}
-	for _, claim := range claims {
-		if !claim.deleted && !claim.unheard {
-			a.Lost = append(a.Lost, claim.device.Name)
-		}
-	}
-	slices.Sort(a.Lost)
-	slices.SortFunc(a.Devices, func(a, b Device) int { return int(a.ID) - int(b.ID) })
-	c.Cursor = (highest + adoptionGap) & dm.MaxDeviceID
-	return c, a
-}
-
-// adoptionGap keeps ids free above those that are there: whatever an earlier owner
-// had in flight is below.
-const adoptionGap = 1 << 16
-
-// A claim is a thin device on record.
-type claim struct {
-	device  device
-	deleted bool // its deletion had begun
-	unheard bool // its creation may never have happened
-}
-
-func claimsOf(c *catalog) map[dm.DeviceID]claim {
-	claims := map[dm.DeviceID]claim{}
-	if c == nil {
-		return claims
-	}
-	for _, d := range c.devices {
-		claims[d.ID] = claim{device: *d}
-	}
-	for _, o := range c.open {
-		claims[o.Device.ID] = claim{device: o.Device, deleted: o.Delete, unheard: !o.Delete}
-	}
-	return claims
-}
-
-func quarantine(t thinDevice, of claim, known bool, blockSize dm.Sectors) quarantined {
-	created := t.Created
-	q := quarantined{
-		ID: t.ID, Born: birth{t.TransactionID, &created}, Mapped: t.Mapped.Sectors(blockSize).Bytes(),
-		Why: "no record of it",
-	}
-	if known {
-		q.Name, q.Why = of.device.Name, "its birth is not the one on record"
-	}
-	if of.deleted {
-		q.Why = "its deletion had begun"
-	}
-	return q
-}
-
-func describeAdopted(d device) Device {
-	return Device{
-		Name: d.Name, ID: d.ID, Size: d.Size, Parent: d.Parent, FS: d.FS,
-		ReadOnly: d.ReadOnly, Adopted: true, Labels: d.Labels, TransactionID: d.Op,
-	}
-}
-
 // own writes the new journal, in both places, and raises the generation.
 func (s *DeviceSet) own(c *catalog, source *reading) error {
 	half := c.Pool.Label / 2
@@ -336,55 +240,4 @@ func (s *DeviceSet) ownSlots(half int64) (*journal.Slots, error) {
 	}
 	s.slots = slots
 	return journal.New([2]journal.File{slots[0], slots[1]}, half), nil
-}
-
-// AdoptDevice gives a name to a thin device in quarantine, or to an orphan. Its size
-// is at least what it maps. A device that nobody wants is deleted by that name.
-func (s *DeviceSet) AdoptDevice(id dm.DeviceID, name string, size int64) error {
-	return s.during("adopt device", name, func() error { return s.adoptDevice(id, name, size) })
-}
-
-func (s *DeviceSet) adoptDevice(id dm.DeviceID, name string, size int64) error {
-	if err := checkName(name); err != nil {
-		return err
-	}
-	unlock := s.locks.lock(name)
-	defer unlock()
-	if err := s.mutable(); err != nil {
-		return err
-	}
-	if _, err := s.lookup(name); err == nil {
-		return ErrExists
-	}
-	devices, err := s.detailsOf()
-	if err != nil {
-		return err
-	}
-	at := slices.IndexFunc(devices, func(t thinDevice) bool { return t.ID == id })
-	var named bool
-	s.store.view(func(c *catalog) {
-		_, used := c.ids[id]
-		_, kept := c.quarantine[id]
-		named = used && !kept
-	})
-	switch {
-	case at < 0:
-		return fmt.Errorf("%w: the pool has no thin device %d", ErrNotFound, id)
-	case named:
-		return fmt.Errorf("%w: thin device %d has a name", ErrExists, id)
-	}
-	t := devices[at]
-	if size, err = s.wholeBlocks(max(size, t.extent.Sectors(s.pool.blockSize).Bytes(), 1)); err != nil {
-		return err
-	}
-	created := t.Created
-	d := device{
-		Name: name, ID: id, Size: size, FS: noFS, Adopted: true, Created: s.machine.Now().Unix(),
-		Born: birth{t.TransactionID, &created},
-	}
-	if err := s.commitFact(record{Do: doAdopt, Op: s.store.nextOp(), Device: &d}); err != nil {
-		return err
-	}
-	s.look()
-	return nil
 }
