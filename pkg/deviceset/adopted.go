@@ -1,6 +1,7 @@
 package deviceset
 
 import (
+	"cmp"
 	"slices"
 
 	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
@@ -8,50 +9,67 @@ import (
 
 // adopted decides what becomes of each device: it asks nobody.
 func adopted(r poolRecord, record *catalog, pool []thinDevice, blockSize dm.Sectors, decided func(Rule)) (*catalog, *Adoption) {
-	c, a := newCatalog(r), &Adoption{}
-	claims := claimsOf(record)
+	x := adopting{newCatalog(r), &Adoption{}, blockSize, decided}
 	if record != nil {
-		c.Op = record.Op
+		x.catalog.Op = record.Op
 	}
-	highest := c.Cursor
+	claims, highest := claimsOf(record), x.catalog.Cursor
 	for _, t := range pool {
 		highest = max(highest, t.ID)
-		claim, ok := claims[t.ID]
+		of, known := claims[t.ID]
 		delete(claims, t.ID)
-		if !ok || claim.deleted || !claim.device.Born.matches(t.TransactionID, t.Created) {
-			if claim.deleted {
-				decided(RuleDeleteKept)
-			} else {
-				decided(RuleKeptAway)
-			}
-			q := quarantine(t, claim, ok, blockSize)
-			c.keepAway(q)
-			a.Quarantined = append(a.Quarantined, Quarantined{q.ID, q.Name, q.Mapped, q.Why})
-			if claim.deleted {
-				a.Deletions = append(a.Deletions, q.Name)
-			} else if ok {
-				a.Lost = append(a.Lost, q.Name)
-			}
-			continue
-		}
-		decided(RuleAdopted)
-		d := claim.device
-		created := t.Created
-		d.Born.Time = &created
-		d.Size = max(d.Size, t.extent.Sectors(blockSize).Bytes())
-		d.Adopted, d.Formatting = true, false
-		c.add(&d)
-		a.Devices = append(a.Devices, describeAdopted(d))
-	}
-	for _, claim := range claims {
-		if !claim.deleted && !claim.unheard {
-			a.Lost = append(a.Lost, claim.device.Name)
+		if known && !of.deleted && of.device.Born.matches(t.TransactionID, t.Created) {
+			x.take(t, of.device)
+		} else {
+			x.keepAway(t, of, known)
 		}
 	}
-	slices.Sort(a.Lost)
-	slices.SortFunc(a.Devices, func(a, b Device) int { return int(a.ID) - int(b.ID) })
-	c.Cursor = (highest + adoptionGap) & dm.MaxDeviceID
-	return c, a
+	for _, of := range claims {
+		if !of.deleted && !of.unheard {
+			x.Lost = append(x.Lost, of.device.Name)
+		}
+	}
+	slices.Sort(x.Lost)
+	slices.SortFunc(x.Devices, func(a, b Device) int { return cmp.Compare(a.ID, b.ID) })
+	x.catalog.Cursor = (highest + adoptionGap) & dm.MaxDeviceID
+	return x.catalog, x.Adoption
+}
+
+// adopting is an adoption on its way, and the catalog that comes of it.
+type adopting struct {
+	catalog *catalog
+	*Adoption
+	blockSize dm.Sectors
+	decided   func(Rule)
+}
+
+// take takes a thin device for the one on record.
+func (x *adopting) take(t thinDevice, d device) {
+	x.decided(RuleAdopted)
+	created := t.Created
+	d.Born.Time = &created
+	d.Size = max(d.Size, t.extent.Sectors(x.blockSize).Bytes())
+	d.Adopted, d.Formatting = true, false
+	x.catalog.add(&d)
+	x.Devices = append(x.Devices, describeAdopted(d))
+}
+
+// keepAway keeps a thin device of which nobody can say whose it is, or whether it
+// should still be there.
+func (x *adopting) keepAway(t thinDevice, of claim, known bool) {
+	q := quarantine(t, of, known, x.blockSize)
+	x.catalog.keepAway(q)
+	x.Quarantined = append(x.Quarantined, Quarantined{q.ID, q.Name, q.Mapped, q.Why})
+	switch {
+	case of.deleted:
+		x.decided(RuleDeleteKept)
+		x.Deletions = append(x.Deletions, q.Name)
+	case known:
+		x.decided(RuleKeptAway)
+		x.Lost = append(x.Lost, q.Name)
+	default:
+		x.decided(RuleKeptAway)
+	}
 }
 
 // adoptionGap keeps ids free above those that are there: whatever an earlier owner
