@@ -59,7 +59,7 @@ func (s *DeviceSet) lease() error {
 	if err != nil {
 		return err
 	}
-	copied, err := readSlots(l.slots)
+	copied, _, err := skimSlots(l.slots)
 	if err != nil && !journal.IsDamage(err) {
 		return errors.Join(fmt.Errorf("%w: read label: %w", ErrUnavailable, err), l.close())
 	}

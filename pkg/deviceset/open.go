@@ -114,25 +114,34 @@ type reading struct {
 
 // readSlots reads a copy. A damaged one has the header alone, if that.
 func readSlots(slots *journal.Slots) (*reading, error) {
-	content, err := slots.Read()
-	if content == nil {
-		return nil, err
-	}
-	r := &reading{head: content.Header, gap: content.Gap}
+	r, content, err := skimSlots(slots)
 	if err != nil {
 		return r, err
 	}
 	c, err := parseCheckpoint(content.Checkpoint)
 	if err != nil {
-		return r, fmt.Errorf("%w: %w", journal.ErrDamaged, err)
+		return &reading{head: r.head}, fmt.Errorf("%w: %w", journal.ErrDamaged, err)
 	}
 	for _, f := range content.Frames {
 		if err := c.replay(f.Body, f.Number); err != nil {
-			return r, fmt.Errorf("%w: %w", journal.ErrDamaged, err)
+			return &reading{head: r.head}, fmt.Errorf("%w: %w", journal.ErrDamaged, err)
 		}
 	}
-	r.catalog, r.last = c, content.Last()
+	r.catalog = c
 	return r, nil
+}
+
+// skimSlots reads how far a copy goes, and leaves its catalog unread.
+func skimSlots(slots *journal.Slots) (*reading, *journal.Content, error) {
+	content, err := slots.Read()
+	if content == nil {
+		return nil, nil, err
+	}
+	r := &reading{head: content.Header}
+	if err == nil {
+		r.last, r.gap = content.Last(), content.Gap
+	}
+	return r, content, err
 }
 
 // readRoot reads the two files. A gap in them is damage, since each frame was
