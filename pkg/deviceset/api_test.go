@@ -271,6 +271,15 @@ func TestAddDevice(t *testing.T) {
 	equals(t, "parent, file system", []string{layer.Parent, layer.FS}, []string{"", "ext4"})
 	must(t, l.set.AddDevice("xfs", "", map[string]string{"fs": "xfs"}))
 
+	// The same call, after its source is gone, whose name another device may have had.
+	must(t, l.set.AddDevice("source", "a", nil))
+	must(t, l.set.AddDevice("orphaned", "source", map[string]string{"size": "3M"}))
+	must(t, l.set.DeleteDevice("source", true))
+	must(t, l.set.AddDevice("orphaned", "source", map[string]string{"size": "3M"}))
+	must(t, l.set.AddDevice("orphaned", "source", nil))
+	refuses(t, l.set.AddDevice("orphaned", "source", map[string]string{"size": "4M"}), deviceset.ErrNotFound)
+	refuses(t, l.set.AddDevice("a", "source", nil), deviceset.ErrNotFound)
+
 	l.unchanged(t, func() {
 		for _, test := range []struct {
 			name, source string

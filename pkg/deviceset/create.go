@@ -107,6 +107,9 @@ func (s *DeviceSet) copyOf(name, source string, o DeviceOptions) error {
 		unlock = s.lockBoth(name, source, s.locks.lock)
 	}
 	defer unlock()
+	if errors.Is(err, ErrNotFound) && s.wasCopied(name, source, o) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -119,6 +122,17 @@ func (s *DeviceSet) copyOf(name, source string, o DeviceOptions) error {
 		return err
 	}
 	return s.make(want, &from)
+}
+
+// wasCopied reports whether the same call has made the device before its source was
+// deleted.
+func (s *DeviceSet) wasCopied(name, source string, o DeviceOptions) bool {
+	have, err := s.lookup(name)
+	if err != nil || have.Parent != source || have.ReadOnly != o.ReadOnly {
+		return false
+	}
+	size, err := s.wholeBlocks(max(o.Size, 1))
+	return o.Size == 0 || err == nil && have.Size == size
 }
 
 // lockBoth locks a name and its source, in the one order that all use.
