@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -167,4 +168,33 @@ func outcomes(before []model, c half, err error) (after []model) {
 		}
 	}
 	return after
+}
+
+// Snapshots of one active device, all wanted at once, suspend it one after the other:
+// to the kernel a second suspend is none, and the first resume would end both.
+func TestTortureSnapshotsAtOnce(t *testing.T) {
+	base, acked := prepared(t)
+	l, err := begin(base, acked)
+	must(t, err)
+	must(t, l.write("a", 7))
+	l.machine.Trace()
+	var done sync.WaitGroup
+	errs := make([]error, 16)
+	for i := range errs {
+		done.Go(func() { errs[i] = l.set.AddDevice(fmt.Sprint("s", i), "a", nil) })
+	}
+	done.Wait()
+	must(t, errors.Join(errs...))
+	suspended := 0
+	for _, step := range l.machine.Steps() {
+		switch {
+		case strings.HasPrefix(step, "suspend "):
+			suspended++
+		case strings.HasPrefix(step, "resume "):
+			suspended--
+		}
+		if suspended < 0 || suspended > 1 {
+			t.Fatalf("suspended %d times at step %q", suspended, step)
+		}
+	}
 }
