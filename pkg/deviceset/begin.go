@@ -129,7 +129,7 @@ func (s *DeviceSet) raise(have uint64) error {
 		return err
 	}
 	c.Raising = true
-	st.label = s.label.slots
+	st.label, st.gate = s.label.slots, s.pool.changed
 	st.label.Continue(st.root.Header().Sequence, 0)
 	if err := st.switchSlots(c); err != nil {
 		return err

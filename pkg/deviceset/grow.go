@@ -71,7 +71,7 @@ func (s *DeviceSet) commitFact(r record) error {
 
 // syncLabel makes durable what the label was written: one flush of the data device.
 func (s *DeviceSet) syncLabel() error {
-	if err := s.label.Sync(); err != nil {
+	if err := s.pool.changed(s.label.Sync); err != nil {
 		return fmt.Errorf("%w: flush label: %w", ErrUnavailable, err)
 	}
 	return nil

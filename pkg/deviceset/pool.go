@@ -28,8 +28,9 @@ type pool struct {
 	linear    dm.Device
 	blockSize dm.Sectors
 
-	// change is held for reading by whoever changes the pool by a message, and for
-	// writing by its growth: a suspended pool takes messages, and commits nothing.
+	// change is held for reading by whoever changes the pool by a message or writes to
+	// the label, and for writing by its growth: a suspended pool takes messages, and
+	// commits nothing.
 	change sync.RWMutex
 
 	mu   sync.Mutex

@@ -189,7 +189,7 @@ func (s *DeviceSet) openJournal() error {
 	if st.label != nil {
 		return nil
 	}
-	st.label = s.label.slots
+	st.label, st.gate = s.label.slots, s.pool.changed
 	st.label.Continue(st.root.Header().Sequence, 0)
 	return st.switchSlots(st.catalog)
 }

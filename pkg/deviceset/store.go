@@ -25,6 +25,10 @@ type store struct {
 	catalog *catalog
 	root    *journal.Slots
 	label   *journal.Slots
+	// gate lets I/O on the label through while the pool is not suspended. A process
+	// that is killed with such a write waiting does not die before the pool is
+	// resumed, and nobody else may resume it while it lives.
+	gate    func(func() error) error
 	head    journal.Header // whose slots these are
 	queue   []*commit
 	lazy    []record      // applied, and to be written with the next frame
@@ -164,7 +168,7 @@ func (s *store) writeFrame(body []byte) error {
 	if err := s.root.Sync(); err != nil {
 		return fmt.Errorf("sync journal: %w", err)
 	}
-	if err := s.label.Append(body); err != nil {
+	if err := s.gate(func() error { return s.label.Append(body) }); err != nil {
 		return fmt.Errorf("label: %w: %w", journal.ErrUnsure, err)
 	}
 	return nil
@@ -195,7 +199,7 @@ func (s *store) switchSlots(c *catalog) error {
 // writeSlots writes the label's copy first and notes under the root that it did: a
 // label that has not got as far as that is an older one.
 func (s *store) writeSlots(head journal.Header, text []byte, next uint64) error {
-	if err := s.label.Switch(head, text, next); err != nil {
+	if err := s.gate(func() error { return s.label.Switch(head, text, next) }); err != nil {
 		return fmt.Errorf("switch label: %w: %w", journal.ErrUnsure, err)
 	}
 	head.Peer = s.label.Header().Sequence

@@ -49,7 +49,7 @@ func newDesk(t testing.TB, slot int64) *desk {
 		slots[i] = journal.New([2]journal.File{d.files[i][0], d.files[i][1]}, slot)
 	}
 	d.store = newStore(slots[0])
-	d.label = slots[1]
+	d.label, d.gate = slots[1], func(do func() error) error { return do() }
 	d.catalog = newCatalog(poolRecord{UUID: "u"})
 	d.head = journal.Header{Pool: "u", Store: "s", Machine: "m"}
 	for _, s := range slots {
