@@ -119,6 +119,9 @@ func (s *DeviceSet) newest() (*reading, string, error) {
 		return nil, "", err
 	}
 	rootWhole, labelWhole := rootErr == nil, labelErr == nil
+	if rootWhole && labelWhole && root.head.Pool != copied.head.Pool {
+		return nil, "", fmt.Errorf("%w: this root is that of pool %s, and the data device has pool %s: adopt it for a root of its own", ErrForeign, root.head.Pool, copied.head.Pool)
+	}
 	sameStore := rootWhole && labelWhole && root.head.Store == copied.head.Store && root.head.Pool == copied.head.Pool
 	switch {
 	case labelWhole && (!rootWhole || !sameStore || copied.last > root.last):

@@ -19,27 +19,29 @@ func (s *DeviceSet) adoptDevice(id dm.DeviceID, name string, size int64) error {
 	}
 	unlock := s.locks.lock(name)
 	defer unlock()
+	unlockID := s.locks.lock(fmt.Sprint("#id-", uint32(id))) // one name for an id
+	defer unlockID()
+	if err := s.settleName(name); err != nil {
+		return err
+	}
 	if err := s.mutable(); err != nil {
 		return err
 	}
 	if _, err := s.lookup(name); err == nil {
 		return ErrExists
 	}
+	if s.isNamed(id) { // also one that is being deleted: what is read below has it still
+		return fmt.Errorf("%w: thin device %d has a name", ErrExists, id)
+	}
 	devices, err := s.detailsOf()
 	if err != nil {
 		return err
 	}
 	at := slices.IndexFunc(devices, func(t thinDevice) bool { return t.ID == id })
-	var named bool
-	s.store.view(func(c *catalog) {
-		_, used := c.ids[id]
-		_, kept := c.quarantine[id]
-		named = used && !kept
-	})
 	switch {
 	case at < 0:
 		return fmt.Errorf("%w: the pool has no thin device %d", ErrNotFound, id)
-	case named:
+	case s.isNamed(id): // made meanwhile
 		return fmt.Errorf("%w: thin device %d has a name", ErrExists, id)
 	}
 	t := devices[at]
@@ -54,6 +56,18 @@ func (s *DeviceSet) adoptDevice(id dm.DeviceID, name string, size int64) error {
 	if err := s.commitFact(record{Do: doAdopt, Op: s.store.nextOp(), Device: &d}); err != nil {
 		return err
 	}
-	s.look()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.found.orphans = slices.DeleteFunc(slices.Clone(s.found.orphans), func(o dm.DeviceID) bool { return o == id })
 	return nil
+}
+
+// isNamed reports whether a thin device is somebody's, or is being made or deleted.
+func (s *DeviceSet) isNamed(id dm.DeviceID) (named bool) {
+	s.store.view(func(c *catalog) {
+		_, used := c.ids[id]
+		_, kept := c.quarantine[id]
+		named = used && !kept
+	})
+	return named
 }

@@ -18,7 +18,7 @@ func adopted(r poolRecord, record *catalog, pool []thinDevice, blockSize dm.Sect
 		highest = max(highest, t.ID)
 		of, known := claims[t.ID]
 		delete(claims, t.ID)
-		if known && !of.deleted && of.device.Born.matches(t.TransactionID, t.Created) {
+		if known && !of.deleted && !unformattedBase(of.device) && of.device.Born.matches(t.TransactionID, t.Created) {
 			x.take(t, of.device)
 		} else {
 			x.keepAway(t, of, known)
@@ -34,6 +34,10 @@ func adopted(r poolRecord, record *catalog, pool []thinDevice, blockSize dm.Sect
 	x.catalog.Cursor = (highest + adoptionGap) & dm.MaxDeviceID
 	return x.catalog, x.Adoption
 }
+
+// unformattedBase reports whether d is a base device that can be none any more: what
+// is adopted is never formatted, and the next one is made when it is wanted.
+func unformattedBase(d device) bool { return isBase(d.Name) && (d.FS == noFS || d.Formatting) }
 
 // adopting is an adoption on its way, and the catalog that comes of it.
 type adopting struct {

@@ -111,6 +111,7 @@ func (s *DeviceSet) raise(have uint64) error {
 	st := s.store
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	defer st.takeTurn()()
 	c := st.catalog
 	switch {
 	case st.poison != nil:

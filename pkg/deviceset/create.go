@@ -312,12 +312,14 @@ func (s *DeviceSet) send(o operation) error {
 	if o.Origin == nil {
 		return p.changed(func() error { return p.CreateThin(o.Device.ID) })
 	}
+	sent := false
 	snap := func() error {
+		sent = true
 		return p.changed(func() error { return p.CreateSnap(o.Device.ID, *o.Origin) })
 	}
 	origin := p.thin(*o.Origin)
 	err := origin.WhileSuspended(0, snap)
-	if errors.Is(err, unix.ENXIO) {
+	if errors.Is(err, unix.ENXIO) && !sent {
 		return snap() // it is not active
 	}
 	return err

@@ -158,7 +158,9 @@ func (s *DeviceSet) fitBases() error {
 		case want < d.Size:
 			err = fmt.Errorf("%w: dm.basesize of %d bytes: the base device has %d, and never shrinks: %w", ErrTooSmall, want, d.Size, ErrInvalid)
 		case want > d.Size:
-			err = s.growDevice(d.Name, want)
+			if e := s.growDevice(d.Name, want); e != nil { // a pool that is ill is served as it is
+				s.warnings = append(s.warnings, e.Error())
+			}
 		}
 	}
 	return err

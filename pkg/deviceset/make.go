@@ -1,6 +1,7 @@
 package deviceset
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -152,22 +153,8 @@ func (s *DeviceSet) checkFree() error {
 			return fmt.Errorf("%w: %s begins with the label of pool %s (store %s, machine %s): adopt that pool, or wipe the disk yourself",
 				ErrForeign, d.Path(), heads[0].Pool, heads[0].Store, heads[0].Machine)
 		}
-		used, err := d.InUse()
-		if err != nil {
+		if err := s.checkUnmarked(d); err != nil {
 			return err
-		}
-		if used {
-			return fmt.Errorf("%w: %s is in use: it is mounted, or another device lies on it", ErrForeign, d.Path())
-		}
-		if s.config.Force {
-			continue
-		}
-		what, err := s.machine.Signature(d)
-		if err != nil {
-			return err
-		}
-		if what != "" {
-			return fmt.Errorf("%w: %s carries %s: take another disk, or erase it with dm.force=true", ErrForeign, d.Path(), what)
 		}
 	}
 	return nil
@@ -230,6 +217,9 @@ func (s *DeviceSet) remakePool(found *reading) error {
 		return err
 	}
 	if s.pool.existing {
+		if r.Data != s.config.ThinPool {
+			return fmt.Errorf("%w: the pool that is being made is %s, the options name %s", ErrInvalid, r.Data, s.config.ThinPool)
+		}
 		t, err := s.existingTable()
 		if err != nil {
 			return err
@@ -249,10 +239,86 @@ func (s *DeviceSet) remakePool(found *reading) error {
 		return err
 	}
 	s.pool.metaDev = s.pool.metadata.Dev()
-	if err := s.noThinsIn(s.pool.metaDev, labelID); err != nil && !errors.Is(err, thinmeta.ErrBlank) && !errors.As(err, new(*thinmeta.CorruptError)) {
+	if err := s.checkRemade(r); err != nil {
 		return err
 	}
 	return s.build(r)
+}
+
+// checkRemade refuses disks with what a making that was killed has not left there:
+// since then the names may have become those of other disks. Files under the root are
+// nobody else's.
+func (s *DeviceSet) checkRemade(r poolRecord) error {
+	if r.Kind == poolLoop {
+		return nil
+	}
+	p := s.pool
+	if p.data.Path() != r.Data || p.metadata.Path() != r.Metadata {
+		return fmt.Errorf("%w: the pool that is being made lies on %s and %s, the options name %s and %s", ErrInvalid, r.Data, r.Metadata, p.data.Path(), p.metadata.Path())
+	}
+	ours, err := s.isOurData(r)
+	if err != nil {
+		return err
+	}
+	if !ours {
+		if err := s.checkUnmarked(p.data); err != nil {
+			return err
+		}
+	}
+	// Metadata that begins with zeros may hold what the kernel wrote before its
+	// superblock, so what else is there says nothing.
+	err = s.noThinsIn(p.metaDev, labelID)
+	switch {
+	case errors.Is(err, thinmeta.ErrBlank):
+		return nil
+	case errors.As(err, new(*thinmeta.CorruptError)):
+		return s.checkUnmarked(p.metadata)
+	}
+	return err
+}
+
+// isOurData reports whether the data disk has a label of this pool, or the text of one
+// whose header was not written any more.
+func (s *DeviceSet) isOurData(r poolRecord) (bool, error) {
+	data := s.pool.data
+	size, err := data.Size()
+	if err != nil {
+		return false, err
+	}
+	heads, err := labelHeaders(data, size, r.Label/2)
+	if err != nil {
+		return false, err
+	}
+	for _, h := range heads {
+		if h.Pool != r.UUID {
+			return false, fmt.Errorf("%w: %s begins with the label of pool %s", ErrForeign, r.Data, h.Pool)
+		}
+	}
+	checkpoint := make([]byte, journal.BlockSize)
+	if _, err := data.ReadAt(checkpoint, journal.BlockSize); err != nil {
+		return false, err
+	}
+	return len(heads) > 0 || bytes.Contains(checkpoint, []byte(r.UUID)), nil
+}
+
+// checkUnmarked refuses a disk that is in use or, unless the options say otherwise,
+// carries something.
+func (s *DeviceSet) checkUnmarked(d Disk) error {
+	used, err := d.InUse()
+	if err != nil {
+		return err
+	}
+	if used {
+		return fmt.Errorf("%w: %s is in use: it is mounted, or another device lies on it", ErrForeign, d.Path())
+	}
+	if s.config.Force {
+		return nil
+	}
+	what, err := s.machine.Signature(d)
+	if err == nil && what != "" {
+		err = fmt.Errorf("%w: %s carries %s: take another disk, or erase it with dm.force=true", ErrForeign, d.Path(), what)
+	}
+	return err
 }
 
 // build makes the pool and its label, and writes down that it is made. A pool of

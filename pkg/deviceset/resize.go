@@ -24,6 +24,12 @@ func (s *DeviceSet) resizePool(size int64) error {
 	if err := s.up(); err != nil {
 		return err
 	}
+	s.mu.Lock()
+	fenced := s.readOnly
+	s.mu.Unlock()
+	if fenced != nil {
+		return fenced
+	}
 	p := s.pool
 	if p.existing {
 		return fmt.Errorf("%w: whoever made pool %s grows it", ErrForeign, p)
@@ -183,6 +189,7 @@ func (s *DeviceSet) openJournal() error {
 	st := s.store
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	defer st.takeTurn()()
 	if st.poison != nil {
 		return st.poison
 	}

@@ -34,7 +34,8 @@ type store struct {
 	lazy    []record      // applied, and to be written with the next frame
 	waiting chan struct{} // filled when lazy is
 	writing bool
-	poison  error // why nothing can be written any more
+	idle    *sync.Cond // told when writing ends and nobody waits
+	poison  error      // why nothing can be written any more
 	op      uint64
 }
 
@@ -46,7 +47,9 @@ type commit struct {
 }
 
 func newStore(root *journal.Slots) *store {
-	return &store{root: root, waiting: make(chan struct{}, 1)}
+	s := &store{root: root, waiting: make(chan struct{}, 1)}
+	s.idle = sync.NewCond(&s.mu)
+	return s
 }
 
 // view calls look with the catalog, which it must neither change nor keep.
@@ -99,12 +102,26 @@ func (s *store) commit(records ...record) error {
 	}
 	s.writing = true
 	s.writeQueue()
-	s.writing = false
-	if len(s.queue) > 0 {
-		s.writing = true // in the name of whom it is handed to
-		s.queue[0].turn <- true
-	}
+	s.handOver()
 	return c.err
+}
+
+// handOver ends the caller's turn to write, in favour of whoever waits.
+func (s *store) handOver() {
+	if s.writing = len(s.queue) > 0; s.writing { // in the name of whom it is handed to
+		s.queue[0].turn <- true
+		return
+	}
+	s.idle.Broadcast()
+}
+
+// takeTurn makes the caller, who holds mu, the one that writes.
+func (s *store) takeTurn() (done func()) {
+	for s.writing {
+		s.idle.Wait()
+	}
+	s.writing = true
+	return s.handOver
 }
 
 // writeQueue writes all that waits as one frame, the caller's commit among it. It
