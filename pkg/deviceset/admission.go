@@ -14,31 +14,27 @@ import (
 const statusAge = time.Second
 
 // admit refuses a new device, before the pool hears of it, where it would leave too
-// little. A copy takes no space at once, and any amount later.
-func (s *DeviceSet) admit(want device, copied bool) error {
+// little. A copy takes no space at once, and any amount later. What it returns is the
+// limit to what may be promised, which is kept when the device is written down, so
+// that devices made at once cannot pass it together.
+func (s *DeviceSet) admit(copied bool) (limit, error) {
 	status, err := s.figures()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if copied && status.Mode == dm.PoolOutOfDataSpace {
-		return fmt.Errorf("%w: no device is suspended while the pool is out of data space", ErrPoolFull)
+		return nil, fmt.Errorf("%w: no device is suspended while the pool is out of data space", ErrPoolFull)
 	}
 	if err := s.admitSpace(status); err != nil {
-		return err
+		return nil, err
 	}
 	if !status.Commits() {
-		return fmt.Errorf("%w: the pool takes no changes: %s", ErrUnavailable, ailment(status))
-	}
-	if err := s.admitSize(status, want.promised()); err != nil {
-		return err
-	}
-	if err := s.store.hasRoom(want.weight()); err != nil {
-		return err
+		return nil, fmt.Errorf("%w: the pool takes no changes: %s", ErrUnavailable, ailment(status))
 	}
 	if copied {
-		return s.admitSnapshot()
+		err = s.admitSnapshot()
 	}
-	return nil
+	return s.ratioOf(status), err
 }
 
 // figures returns a status by which admission can decide: a pool that failed has none.
@@ -51,14 +47,6 @@ func (s *DeviceSet) figures() (dm.PoolStatus, error) {
 		return status, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return status, nil
-}
-
-// promised returns what d adds to the sizes that over-provisioning is about.
-func (d *device) promised() int64 {
-	if d.counts() {
-		return d.Size
-	}
-	return 0
 }
 
 // room is a pool's data, of which no more is free than the file system of a file
@@ -98,18 +86,18 @@ func (s *DeviceSet) admitSpace(status dm.PoolStatus) error {
 	return nil
 }
 
-// admitSize keeps what is promised within the ratio to what there is.
-func (s *DeviceSet) admitSize(status dm.PoolStatus, more int64) error {
-	if more <= 0 || s.config.OverProvision == 0 {
+// ratioOf returns the limit of what may be promised of a pool.
+func (s *DeviceSet) ratioOf(status dm.PoolStatus) limit {
+	if s.config.OverProvision == 0 {
 		return nil
 	}
-	var promised int64
-	s.store.view(func(c *catalog) { promised = c.counted + c.pending })
 	total := float64(status.Data.Total) * float64(s.pool.blockSize.Bytes())
-	limit := int64(min(total*s.config.OverProvision, math.MaxInt64/2))
-	if promised+more > limit {
+	most := int64(min(total*s.config.OverProvision, math.MaxInt64/2))
+	return func(promised, more int64) error {
+		if more <= 0 || promised+more <= most {
+			return nil
+		}
 		return fmt.Errorf("%w: %d bytes are promised and %d more would exceed dm.overprovision_ratio=%g of the pool's %.0f: delete devices, grow the pool, or raise the ratio",
 			ErrPoolFull, promised, more, s.config.OverProvision, total)
 	}
-	return nil
 }

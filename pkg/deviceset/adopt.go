@@ -68,7 +68,7 @@ func (s *DeviceSet) adoptPool(yes bool) (a *Adoption, err error) {
 	if err := s.machine.MakeRoot(s.root, s.owner.uid, s.owner.gid); err != nil {
 		return nil, err
 	}
-	if s.rootLock, err = s.machine.Lock(s.root); err != nil {
+	if err := s.lockRoot(); err != nil {
 		return nil, err
 	}
 	source, from, err := s.newest()

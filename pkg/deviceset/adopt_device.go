@@ -53,7 +53,7 @@ func (s *DeviceSet) adoptDevice(id dm.DeviceID, name string, size int64) error {
 		Name: name, ID: id, Size: size, FS: noFS, Adopted: true, Created: s.machine.Now().Unix(),
 		Born: birth{t.TransactionID, &created},
 	}
-	if err := s.commitFact(record{Do: doAdopt, Op: s.store.nextOp(), Device: &d}); err != nil {
+	if err := s.commitFact(nil, record{Do: doAdopt, Op: s.store.nextOp(), Device: &d}); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -64,10 +64,6 @@ func (s *DeviceSet) adoptDevice(id dm.DeviceID, name string, size int64) error {
 
 // isNamed reports whether a thin device is somebody's, or is being made or deleted.
 func (s *DeviceSet) isNamed(id dm.DeviceID) (named bool) {
-	s.store.view(func(c *catalog) {
-		_, used := c.ids[id]
-		_, kept := c.quarantine[id]
-		named = used && !kept
-	})
+	s.store.view(func(c *catalog) { named = c.isTaken(id) && !c.isKept(id) })
 	return named
 }

@@ -14,18 +14,29 @@ func adopted(r poolRecord, record *catalog, pool []thinDevice, blockSize dm.Sect
 		x.catalog.Op = record.Op
 	}
 	claims, highest := claimsOf(record), x.catalog.Cursor
+	if record != nil {
+		highest = max(highest, record.Cursor)
+	}
 	for _, t := range pool {
 		highest = max(highest, t.ID)
 		of, known := claims[t.ID]
 		delete(claims, t.ID)
-		if known && !of.deleted && !unformattedBase(of.device) && of.device.Born.matches(t.TransactionID, t.Created) {
+		born := of.device.Born.matches(t.TransactionID, t.Created)
+		switch {
+		case !known:
+			of.away = "no record of it"
+		case !born:
+			of = claim{device: of.device, away: "its birth is not the one on record"}
+		case of.away == "" && unformattedBase(of.device):
+			of.away = "it is a base device that was not formatted"
+		case of.away == "":
 			x.take(t, of.device)
-		} else {
-			x.keepAway(t, of, known)
+			continue
 		}
+		x.keepAway(t, of)
 	}
 	for _, of := range claims {
-		if !of.deleted && !of.unheard {
+		if of.away == "" && !of.unheard {
 			x.Lost = append(x.Lost, of.device.Name)
 		}
 	}
@@ -60,15 +71,19 @@ func (x *adopting) take(t thinDevice, d device) {
 
 // keepAway keeps a thin device of which nobody can say whose it is, or whether it
 // should still be there.
-func (x *adopting) keepAway(t thinDevice, of claim, known bool) {
-	q := quarantine(t, of, known, x.blockSize)
+func (x *adopting) keepAway(t thinDevice, of claim) {
+	created := t.Created
+	q := quarantined{
+		ID: t.ID, Name: of.device.Name, Born: birth{t.TransactionID, &created},
+		Mapped: t.Mapped.Sectors(x.blockSize).Bytes(), Why: of.away,
+	}
 	x.catalog.keepAway(q)
 	x.Quarantined = append(x.Quarantined, Quarantined{q.ID, q.Name, q.Mapped, q.Why})
 	switch {
 	case of.deleted:
 		x.decided(RuleDeleteKept)
 		x.Deletions = append(x.Deletions, q.Name)
-	case known:
+	case q.Name != "" && !of.kept:
 		x.decided(RuleKeptAway)
 		x.Lost = append(x.Lost, q.Name)
 	default:
@@ -83,8 +98,10 @@ const adoptionGap = 1 << 16
 // A claim is a thin device on record.
 type claim struct {
 	device  device
-	deleted bool // its deletion had begun
-	unheard bool // its creation may never have happened
+	away    string // why it is kept away, if it is
+	deleted bool   // its deletion had begun
+	unheard bool   // its creation may never have happened
+	kept    bool   // it was kept away before
 }
 
 func claimsOf(c *catalog) map[dm.DeviceID]claim {
@@ -96,24 +113,16 @@ func claimsOf(c *catalog) map[dm.DeviceID]claim {
 		claims[d.ID] = claim{device: *d}
 	}
 	for _, o := range c.open {
-		claims[o.Device.ID] = claim{device: o.Device, deleted: o.Delete, unheard: !o.Delete}
+		of := claim{device: o.Device, deleted: o.Delete, unheard: !o.Delete}
+		if o.Delete {
+			of.away = "its deletion had begun"
+		}
+		claims[o.Device.ID] = of
+	}
+	for _, q := range c.quarantine {
+		claims[q.ID] = claim{device: device{Name: q.Name, Born: q.Born}, away: q.Why, kept: true}
 	}
 	return claims
-}
-
-func quarantine(t thinDevice, of claim, known bool, blockSize dm.Sectors) quarantined {
-	created := t.Created
-	q := quarantined{
-		ID: t.ID, Born: birth{t.TransactionID, &created}, Mapped: t.Mapped.Sectors(blockSize).Bytes(),
-		Why: "no record of it",
-	}
-	if known {
-		q.Name, q.Why = of.device.Name, "its birth is not the one on record"
-	}
-	if of.deleted {
-		q.Why = "its deletion had begun"
-	}
-	return q
 }
 
 func describeAdopted(d device) Device {

@@ -26,6 +26,7 @@ type flawed struct {
 
 	mu       sync.Mutex
 	mountErr error
+	makeErr  error
 	growErr  error
 	grownAt  []string // the mount points at which a file system grew
 	options  []string // of the last mount
@@ -66,6 +67,22 @@ func (m *flawed) breakMount(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.mountErr = err
+}
+
+func (m *flawed) Make(ctx context.Context, i dm.Info, t filesystem.Type, o filesystem.MakeOptions) error {
+	m.mu.Lock()
+	err := m.makeErr
+	m.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return m.Machine.Make(ctx, i, t, o)
+}
+
+func (m *flawed) breakMake(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.makeErr = err
 }
 
 func (m *flawed) breakGrowth(err error) {

@@ -137,7 +137,7 @@ func (s *DeviceSet) raise(have uint64) error {
 	}
 	generation := c.Generation
 	st.mu.Unlock()
-	err := s.pool.SetTransactionID(have, generation)
+	err := s.pool.changed(func() error { return s.pool.SetTransactionID(have, generation) })
 	st.mu.Lock()
 	if err != nil {
 		return fmt.Errorf("%w: raise the generation: %w", ErrUnavailable, err)

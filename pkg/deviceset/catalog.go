@@ -25,8 +25,7 @@ type catalog struct {
 	quarantine map[dm.DeviceID]quarantined
 	ids        map[dm.DeviceID]struct{} // of all of them
 	freed      map[dm.DeviceID]struct{} // since the last checkpoint
-	counted    int64                    // bytes that over-provisioning is about
-	pending    int64                    // bytes of devices whose deletion is open
+	promised   int64                    // bytes that over-provisioning is about, of open operations too
 	size       int                      // about what a checkpoint takes, in bytes
 }
 
@@ -82,9 +81,14 @@ func (b birth) matches(transactionID uint64, created uint32) bool {
 	return b.Generation == transactionID && (b.Time == nil || *b.Time == created)
 }
 
-// counts reports whether the device's size is promised to somebody: not that of
-// a layer or of a snapshot, which grow as they are written.
-func (d *device) counts() bool { return !d.Layer && !d.ReadOnly }
+// promised returns how many bytes of the device's size are promised to somebody:
+// none of a layer or of a read-only snapshot.
+func (d *device) promised() int64 {
+	if d.Layer || d.ReadOnly {
+		return 0
+	}
+	return d.Size
+}
 
 // An operation is a create or a delete of which no end is on record.
 type operation struct {
@@ -128,6 +132,24 @@ func (c *catalog) device(name string) (*device, error) {
 	return nil, fmt.Errorf("%w: %s", ErrNotFound, name)
 }
 
+// canName reports whether d is a device whose name nobody has.
+func (c *catalog) canName(d *device) bool {
+	return d != nil && c.devices[d.Name] == nil && c.making[d.Name] == nil
+}
+
+// isTaken reports whether a thin device is somebody's, is being made or deleted, or is
+// in quarantine.
+func (c *catalog) isTaken(id dm.DeviceID) bool {
+	_, taken := c.ids[id]
+	return taken
+}
+
+// isKept reports whether a thin device is in quarantine.
+func (c *catalog) isKept(id dm.DeviceID) bool {
+	_, kept := c.quarantine[id]
+	return kept
+}
+
 // deletions counts the open deletes.
 func (c *catalog) deletions() int { return len(c.open) - len(c.making) }
 
@@ -135,9 +157,7 @@ func (c *catalog) add(d *device) {
 	c.devices[d.Name] = d
 	c.ids[d.ID] = struct{}{}
 	c.size += d.weight()
-	if d.counts() {
-		c.counted += d.Size
-	}
+	c.promised += d.promised()
 	if !isBase(d.Name) {
 		at, _ := slices.BinarySearch(c.names, d.Name)
 		c.names = slices.Insert(c.names, at, d.Name)
@@ -148,9 +168,7 @@ func (c *catalog) remove(d *device) {
 	delete(c.devices, d.Name)
 	delete(c.ids, d.ID)
 	c.size -= d.weight()
-	if d.counts() {
-		c.counted -= d.Size
-	}
+	c.promised -= d.promised()
 	if at, found := slices.BinarySearch(c.names, d.Name); found {
 		c.names = slices.Delete(c.names, at, at+1)
 	}
@@ -160,9 +178,8 @@ func (c *catalog) begin(o *operation) {
 	c.open[o.Op] = o
 	c.ids[o.Device.ID] = struct{}{}
 	c.size += o.Device.weight()
-	if o.Delete {
-		c.pending += o.Device.Size
-	} else {
+	c.promised += o.Device.promised()
+	if !o.Delete {
 		c.making[o.Device.Name] = o
 	}
 }
@@ -171,9 +188,8 @@ func (c *catalog) finish(o *operation) {
 	delete(c.open, o.Op)
 	delete(c.ids, o.Device.ID)
 	c.size -= o.Device.weight()
-	if o.Delete {
-		c.pending -= o.Device.Size
-	} else {
+	c.promised -= o.Device.promised()
+	if !o.Delete {
 		delete(c.making, o.Device.Name)
 	}
 }

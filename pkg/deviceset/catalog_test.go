@@ -155,8 +155,8 @@ func same(t testing.TB, what string, a, b *catalog) {
 	if errA != nil || errB != nil || !bytes.Equal(textA, textB) {
 		t.Fatalf("%s: %v, %v\n%s\nis not\n%s", what, errA, errB, textA, textB)
 	}
-	if a.size != b.size || a.counted != b.counted || a.pending != b.pending {
-		t.Fatalf("%s: size %d, counted %d, pending %d; want %d, %d, %d", what, a.size, a.counted, a.pending, b.size, b.counted, b.pending)
+	if a.size != b.size || a.promised != b.promised {
+		t.Fatalf("%s: size %d, promised %d; want %d, %d", what, a.size, a.promised, b.size, b.promised)
 	}
 	if !slices.Equal(a.names, b.names) || !maps.Equal(a.ids, b.ids) || len(a.making) != len(b.making) || a.deletions() != b.deletions() {
 		t.Fatalf("%s: names %v, ids %v, making %v; want %v, %v, %v", what, a.names, a.ids, a.making, b.names, b.ids, b.making)

@@ -200,11 +200,12 @@ func (s *DeviceSet) make(want device, from *device) error {
 	if err := s.mutable(); err != nil {
 		return err
 	}
-	if err := s.admit(want, from != nil); err != nil {
+	limit, err := s.admit(from != nil)
+	if err != nil {
 		return err
 	}
 	for range idAttempts {
-		err := s.makeOnce(want, from)
+		err := s.makeOnce(want, from, limit)
 		if !errors.Is(err, unix.EEXIST) {
 			return err
 		}
@@ -241,7 +242,7 @@ func (s *DeviceSet) isMade(want device) (bool, error) {
 	if err := s.settleName(want.Name); err != nil {
 		return false, err
 	}
-	have, err := s.lookup(want.Name)
+	have, err := s.usable(want.Name)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return false, nil
@@ -254,7 +255,7 @@ func (s *DeviceSet) isMade(want device) (bool, error) {
 }
 
 // makeOnce makes the device under one id: EEXIST if the pool has that.
-func (s *DeviceSet) makeOnce(want device, from *device) error {
+func (s *DeviceSet) makeOnce(want device, from *device, limit limit) error {
 	id, err := s.freeID()
 	if err != nil {
 		return err
@@ -267,7 +268,7 @@ func (s *DeviceSet) makeOnce(want device, from *device) error {
 	}
 	unlock := s.locks.lock(o.lockName()) // against the worker
 	defer unlock()
-	if err := s.store.commit(record{Do: doCreate, Op: o.Op, Device: &o.Device, Origin: o.Origin}); err != nil {
+	if err := s.store.commitWithin(limit, record{Do: doCreate, Op: o.Op, Device: &o.Device, Origin: o.Origin}); err != nil {
 		return err
 	}
 	err = s.send(o)
@@ -315,6 +316,7 @@ func (s *DeviceSet) send(o operation) error {
 	sent := false
 	snap := func() error {
 		sent = true
+		s.countSnapshot()
 		return p.changed(func() error { return p.CreateSnap(o.Device.ID, *o.Origin) })
 	}
 	origin := p.thin(*o.Origin)

@@ -28,6 +28,10 @@ func (s *DeviceSet) deleteDevice(name string, wait bool) error {
 	}
 	unlock := s.locks.lock(name)
 	defer unlock()
+	return s.deleteLocked(name, wait)
+}
+
+func (s *DeviceSet) deleteLocked(name string, wait bool) error {
 	if err := s.up(); err != nil {
 		return err
 	}
@@ -153,33 +157,42 @@ func (s *DeviceSet) discards() bool {
 	return s.config.kind() == poolLoop
 }
 
-// discardRanges fails only if the device cannot be taken down again.
+// discardRanges fails only if the device cannot be taken down again, or the set is being
+// shut down.
 func (s *DeviceSet) discardRanges(d device, ranges []thinmeta.Range) error {
 	info, err := s.pool.activate(d.ID, d.Size, false)
 	if err != nil {
 		return nil
 	}
+	var stopped error
 	if b, err := s.machine.OpenDevice(info, false); err == nil {
 		for _, r := range ranges {
-			s.discardRange(b, r)
+			if stopped = s.discardRange(b, r); stopped != nil {
+				break
+			}
 		}
 		_ = b.Close() // nothing was written
 	}
-	return s.removeThin(s.pool.thin(d.ID))
+	return errors.Join(stopped, s.removeThin(s.pool.thin(d.ID)))
 }
 
-// discardRange waits a little between chunks, so that the neighbours' turn comes.
-func (s *DeviceSet) discardRange(b Block, r thinmeta.Range) {
+// discardRange waits a little between chunks, so that the neighbours' turn comes. It is
+// an error only if the set is being shut down.
+func (s *DeviceSet) discardRange(b Block, r thinmeta.Range) error {
 	block := s.pool.blockSize.Bytes()
 	end := int64(r.End()) * block
 	for at := int64(r.Begin) * block; at < end; at += chunk {
+		if err := s.ended(); err != nil {
+			return err
+		}
 		if b.Discard(at, min(chunk, end-at)) != nil {
-			return
+			return nil
 		}
 		if at+chunk < end {
 			time.Sleep(pauseBetweenChunks)
 		}
 	}
+	return nil
 }
 
 const pauseBetweenChunks = time.Millisecond

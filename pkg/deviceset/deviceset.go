@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"time"
 
 	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
 )
@@ -42,9 +43,15 @@ type DeviceSet struct {
 	time     timeCount
 	ids      dm.DeviceID // the last one given out
 
-	beginning sync.Mutex   // one at a time begins
-	life      sync.RWMutex // held for reading by each verb, for writing by the end
+	beginning sync.Mutex     // one at a time begins
+	calls     sync.WaitGroup // verbs that are being carried out; none begins once shut is set
+	ending    sync.Mutex     // one at a time ends
+	gone      bool           // the end has come; under ending
+	patience  time.Duration
 }
+
+// patience is how long the end waits for calls that hang.
+const patience = 30 * time.Second
 
 // owner is whom the directories under the root belong to.
 type owner struct{ uid, gid int }
@@ -159,12 +166,14 @@ func (s *DeviceSet) lookup(name string) (d device, err error) {
 // during carries out a verb, unless the set is shut down; Shutdown waits for it. Verbs
 // do not call each other through here.
 func (s *DeviceSet) during(operation, object string, do func() error) error {
-	s.life.RLock()
-	defer s.life.RUnlock()
 	s.mu.Lock()
 	err := s.shutError()
+	if err == nil {
+		s.calls.Add(1)
+	}
 	s.mu.Unlock()
 	if err == nil {
+		defer s.calls.Done()
 		err = do()
 	}
 	return failed(operation, object, err)

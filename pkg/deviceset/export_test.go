@@ -1,6 +1,9 @@
 package deviceset
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // OpenQuiet is Open without the worker and the watch, and with a label of so many
 // bytes, for tests that decide themselves what happens when.
@@ -19,9 +22,20 @@ func OpenQuiet(m Machine, root string, label int64, options ...string) (*DeviceS
 // Finish does what the worker would do now.
 func (s *DeviceSet) Finish() { s.finish(context.Background()) }
 
+// WriteEnds does what happens after a quiet second.
+func (s *DeviceSet) WriteEnds() error {
+	if s.store.writable() != nil {
+		return nil
+	}
+	return s.store.flush()
+}
+
 // Relieve does what the watch would do now about a pool that is short of metadata.
 func (s *DeviceSet) Relieve() {
 	if status, err := s.pool.status(0); err == nil {
 		s.relieve(status, false)
 	}
 }
+
+// SetPatience makes Shutdown wait that long.
+func (s *DeviceSet) SetPatience(d time.Duration) { s.patience = d }

@@ -114,7 +114,7 @@ func (s *DeviceSet) whileActive(d device, do func(dm.Info) error) error {
 // made when it is first wanted.
 func (s *DeviceSet) base(fs string) (string, error) {
 	name := baseName(fs)
-	if d, err := s.lookup(name); err == nil && d.FS == fs {
+	if d, err := s.usable(name); err == nil && d.FS == fs {
 		return name, nil
 	}
 	t, err := filesystem.ParseType(fs)
@@ -125,9 +125,7 @@ func (s *DeviceSet) base(fs string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	unlock := s.locks.lock(name)
-	err = s.make(device{Name: name, Size: size, FS: noFS, Layer: true}, nil)
-	unlock()
+	err = s.makeBase(device{Name: name, Size: size, FS: noFS, Layer: true})
 	if errors.Is(err, ErrExists) {
 		err = nil // a base of another size stays as it is
 	}
@@ -135,6 +133,19 @@ func (s *DeviceSet) base(fs string) (string, error) {
 		err = s.formatDevice(name, t, s.config.MkfsArgs)
 	}
 	return name, failed("base device of", fs, err)
+}
+
+// makeBase makes a base device, also in place of one that the pool has lost: there is
+// nothing in it that a new one would not have.
+func (s *DeviceSet) makeBase(want device) error {
+	unlock := s.locks.lock(want.Name)
+	defer unlock()
+	if _, err := s.usable(want.Name); errors.Is(err, ErrLost) {
+		if err := s.deleteLocked(want.Name, true); err != nil {
+			return err
+		}
+	}
+	return s.make(want, nil)
 }
 
 // fitBases makes bases that are smaller than the options ask for larger. Copies made
@@ -159,7 +170,7 @@ func (s *DeviceSet) fitBases() error {
 			err = fmt.Errorf("%w: dm.basesize of %d bytes: the base device has %d, and never shrinks: %w", ErrTooSmall, want, d.Size, ErrInvalid)
 		case want > d.Size:
 			if e := s.growDevice(d.Name, want); e != nil { // a pool that is ill is served as it is
-				s.warnings = append(s.warnings, e.Error())
+				s.warnings = append(s.warnings, fmt.Sprintf("dm.basesize: %s stays at %d bytes: %v", d.Name, d.Size, e))
 			}
 		}
 	}

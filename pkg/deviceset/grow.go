@@ -52,18 +52,13 @@ func (s *DeviceSet) writeSize(d device, size int64) error {
 	if status.Mode == dm.PoolOutOfDataSpace {
 		return fmt.Errorf("%w: no device is suspended while the pool is out of data space", ErrPoolFull)
 	}
-	if d.counts() {
-		if err := s.admitSize(status, size-d.Size); err != nil {
-			return err
-		}
-	}
-	return s.commitFact(record{Do: doGrow, Name: d.Name, Size: size})
+	return s.commitFact(s.ratioOf(status), record{Do: doGrow, Name: d.Name, Size: size})
 }
 
 // commitFact makes a record durable in both places: no commit of the pool follows
 // that would do it for the label, and it is about to be acknowledged.
-func (s *DeviceSet) commitFact(r record) error {
-	if err := s.store.commit(r); err != nil {
+func (s *DeviceSet) commitFact(limit limit, r record) error {
+	if err := s.store.commitWithin(limit, r); err != nil {
 		return err
 	}
 	return s.syncLabel()
@@ -119,17 +114,11 @@ func (s *DeviceSet) setLabels(name string, labels map[string]string) error {
 	if err := s.up(); err != nil {
 		return err
 	}
-	d, err := s.lookup(name)
-	if err != nil {
+	if _, err := s.lookup(name); err != nil {
 		return err
 	}
 	if err := s.mutable(); err != nil {
 		return err
 	}
-	after := d
-	after.Labels = labels
-	if err := s.store.hasRoom(after.weight() - d.weight()); err != nil {
-		return err
-	}
-	return s.commitFact(record{Do: doLabel, Name: name, Labels: labels})
+	return s.commitFact(nil, record{Do: doLabel, Name: name, Labels: labels})
 }

@@ -13,10 +13,24 @@ import (
 	"github.com/csi-dmthin/csi-dmthin/pkg/devmapper/loop"
 )
 
-// MakeRoot makes the root for one user alone.
+// MakeRoot makes the root for one user alone. What it makes has its name for good: a
+// pool whose root a power cut takes along would have to be adopted.
 func (*Host) MakeRoot(root string, uid, gid int) error {
+	root = filepath.Clean(root)
+	last := root // that is there
+	for last != filepath.Dir(last) {
+		if _, err := os.Stat(last); err == nil {
+			break
+		}
+		last = filepath.Dir(last)
+	}
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return err
+	}
+	for dir := root; dir != last; dir = filepath.Dir(dir) {
+		if err := syncDir(filepath.Dir(dir)); err != nil {
+			return err
+		}
 	}
 	return os.Chown(root, uid, gid)
 }
@@ -180,5 +194,5 @@ func (*Host) FreeSpace(path string) (int64, error) {
 	if err := unix.Statfs(path, &st); err != nil {
 		return 0, &fs.PathError{Op: "statfs", Path: path, Err: err}
 	}
-	return int64(st.Bavail) * st.Bsize, nil
+	return int64(st.Bavail) * st.Frsize, nil
 }

@@ -47,7 +47,7 @@ type job struct {
 	Seed    uint64
 }
 
-var jobs = map[string]func(job) error{"churn": churn, "weigh": weigh}
+var jobs = map[string]func(job) error{"churn": churn, "weigh": weigh, "stall": stall}
 
 // start starts a process with a job.
 func (l *kernelLab) start(j job) (c *exec.Cmd, out io.Reader) {

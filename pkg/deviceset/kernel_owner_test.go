@@ -1,9 +1,14 @@
 package deviceset_test
 
 import (
+	"bufio"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
 	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
@@ -37,6 +42,64 @@ func (l *kernelLab) copyRoot() (original string) {
 		l.tool("cp", "-a", filepath.Join(original, file), l.root)
 	}
 	return original
+}
+
+// stall suspends the pool, as a growth does for a moment, and reads from a device
+// meanwhile.
+func stall(j job) error {
+	s, err := deviceset.NewDeviceSet(j.Root, true, j.Options, nil, nil)
+	if err != nil {
+		return err
+	}
+	path, err := s.ActivateDevice("a")
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECT, 0)
+	if err != nil {
+		return err
+	}
+	control, err := dm.Open()
+	if err != nil {
+		return err
+	}
+	if err := dm.ByName(control, s.Status().PoolName).Suspend(dm.SkipLockFS | dm.NoFlush); err != nil {
+		return err
+	}
+	fmt.Println("stalled")
+	_, err = dm.WithAligned(int(block), func(b []byte) (int, error) { return f.ReadAt(b, 0) })
+	return err
+}
+
+// A process that is killed in the midst of a growth, with I/O waiting for the pool,
+// cannot die and keeps the root. The next start resumes the pool, and gets the root.
+func TestKernelKilledWhileThePoolIsSuspended(t *testing.T) {
+	l := newKernelLab(t)
+	_, _, options := l.onDisks(256*mib, 16*mib)
+	s := l.open(options...)
+	l.blank(s, "a", 8*mib)
+	l.put(s, "a", 1)
+	l.must(s.Shutdown(l.root))
+
+	c, pipe := l.start(job{What: "stall", Root: l.root, Options: options})
+	line, err := bufio.NewReader(pipe).ReadString('\n')
+	l.must(err)
+	l.equal(line, "stalled\n")
+	time.Sleep(50 * time.Millisecond) // until the read waits
+	l.must(c.Process.Kill())
+	time.Sleep(50 * time.Millisecond)
+	host, err := deviceset.ThisMachine()
+	l.must(err)
+	_, err = host.Lock(l.root)
+	l.refused(err, deviceset.ErrInUse) // else this proves nothing
+
+	s = l.open(options...)
+	_ = c.Wait() // it was killed
+	l.must(host.Close())
+	l.holds(s, "a", 1)
+	l.must(s.CreateDevice("b", "a", deviceset.DeviceOptions{}))
+	l.must(s.DeactivateDevice("a"))
+	l.runs()
 }
 
 // A pool has one root. A copy of the root is refused while the original is in use, and

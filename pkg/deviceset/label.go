@@ -162,23 +162,30 @@ func readRawLabel(data Block) (*reading, error) {
 
 // checkData refuses a data device that does not begin with the label of this pool.
 func (s *DeviceSet) checkData(data Block, r poolRecord) error {
+	labelled, err := s.hasLabel(data, r)
+	if err == nil && !labelled {
+		err = fmt.Errorf("%w: data device %s does not begin with the label of pool %s", ErrForeign, r.Data, r.UUID)
+	}
+	return err
+}
+
+// hasLabel reports whether a data device begins with the label of this pool, and
+// refuses another pool's.
+func (s *DeviceSet) hasLabel(data Block, r poolRecord) (bool, error) {
 	size, err := data.Size()
 	if err != nil {
-		return err
+		return false, err
 	}
 	heads, err := labelHeaders(data, size, r.Label/2)
-	if err != nil {
-		return err
+	if err != nil || len(heads) == 0 {
+		return false, err
 	}
 	for _, h := range heads {
 		if h.Pool == r.UUID {
-			return nil
+			return true, nil
 		}
 	}
-	if len(heads) > 0 {
-		return fmt.Errorf("%w: data device %s has the label of pool %s, not of %s", ErrForeign, r.Data, heads[0].Pool, r.UUID)
-	}
-	return fmt.Errorf("%w: data device %s does not begin with the label of pool %s", ErrForeign, r.Data, r.UUID)
+	return false, fmt.Errorf("%w: data device %s has the label of pool %s, not of %s", ErrForeign, r.Data, heads[0].Pool, r.UUID)
 }
 
 // writeLabel writes all of a new label, in order, and makes sure that it lies at

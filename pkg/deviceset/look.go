@@ -59,7 +59,7 @@ func (s *DeviceSet) compare(devices []thinmeta.Device) (f findings, births []rec
 	s.store.view(func(c *catalog) {
 		for _, d := range devices {
 			there[uint32(d.ID)] = d
-			if _, known := c.ids[d.ID]; !known && d.ID != labelID {
+			if !c.isTaken(d.ID) && d.ID != labelID {
 				f.orphans = append(f.orphans, d.ID)
 			}
 		}
@@ -94,7 +94,14 @@ func (s *DeviceSet) forgetFinding(name string) {
 	s.found.ghosts = slices.DeleteFunc(slices.Clone(s.found.ghosts), func(ghost string) bool { return ghost == name })
 }
 
-// admitSnapshot counts a snapshot, or refuses it where the pool can count no more.
+// countSnapshot counts a snapshot that the pool may make now.
+func (s *DeviceSet) countSnapshot() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.time.value++
+}
+
+// admitSnapshot refuses a snapshot where the pool can count no more.
 func (s *DeviceSet) admitSnapshot() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -104,6 +111,5 @@ func (s *DeviceSet) admitSnapshot() error {
 	case s.time.value >= lastTime:
 		return fmt.Errorf("%w: it has had %d snapshots, and beyond 2^24 the kernel mixes up blocks: move to a new pool, or rebase this one offline (docs/repair.md)", ErrPoolFull, s.time.value)
 	}
-	s.time.value++
 	return nil
 }

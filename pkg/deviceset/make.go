@@ -1,16 +1,11 @@
 package deviceset
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset/journal"
 	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
-	"github.com/csi-dmthin/csi-dmthin/pkg/devmapper/thinmeta"
 )
 
 // makePool makes a pool where there is none: it looks whether the disks are free,
@@ -199,106 +194,6 @@ func (s *DeviceSet) noThinsIn(dev dm.DevNo, but ...dm.DeviceID) error {
 		}
 	}
 	return nil
-}
-
-// remakePool goes on where a process that made the pool was killed. Nothing of its
-// work is relied on, and nothing but its work is undone.
-func (s *DeviceSet) remakePool(found *reading) error {
-	r := found.catalog.Pool
-	s.store.catalog, s.store.head = found.catalog, s.header(found.head)
-	s.newPool(r)
-	if kind := s.config.kind(); kind != r.Kind {
-		return fmt.Errorf("%w: the pool that is being made under this root is of kind %q, the options ask for %q", ErrInvalid, r.Kind, kind)
-	}
-	if err := s.takeOverDevices(); err != nil {
-		return err
-	}
-	if err := ignoring(s.pool.thin(labelID).Remove(), unix.ENXIO); err != nil {
-		return err
-	}
-	if s.pool.existing {
-		if r.Data != s.config.ThinPool {
-			return fmt.Errorf("%w: the pool that is being made is %s, the options name %s", ErrInvalid, r.Data, s.config.ThinPool)
-		}
-		t, err := s.existingTable()
-		if err != nil {
-			return err
-		}
-		if err := s.noThinsIn(t.Metadata, labelID); err != nil {
-			return err
-		}
-		if err := ignoring(s.pool.Delete(labelID), unix.ENODATA); err != nil {
-			return err
-		}
-		return s.build(r)
-	}
-	if err := s.pool.remove(); err != nil {
-		return err
-	}
-	if err := s.openDisks(r); err != nil {
-		return err
-	}
-	s.pool.metaDev = s.pool.metadata.Dev()
-	if err := s.checkRemade(r); err != nil {
-		return err
-	}
-	return s.build(r)
-}
-
-// checkRemade refuses disks with what a making that was killed has not left there:
-// since then the names may have become those of other disks. Files under the root are
-// nobody else's.
-func (s *DeviceSet) checkRemade(r poolRecord) error {
-	if r.Kind == poolLoop {
-		return nil
-	}
-	p := s.pool
-	if p.data.Path() != r.Data || p.metadata.Path() != r.Metadata {
-		return fmt.Errorf("%w: the pool that is being made lies on %s and %s, the options name %s and %s", ErrInvalid, r.Data, r.Metadata, p.data.Path(), p.metadata.Path())
-	}
-	ours, err := s.isOurData(r)
-	if err != nil {
-		return err
-	}
-	if !ours {
-		if err := s.checkUnmarked(p.data); err != nil {
-			return err
-		}
-	}
-	// Metadata that begins with zeros may hold what the kernel wrote before its
-	// superblock, so what else is there says nothing.
-	err = s.noThinsIn(p.metaDev, labelID)
-	switch {
-	case errors.Is(err, thinmeta.ErrBlank):
-		return nil
-	case errors.As(err, new(*thinmeta.CorruptError)):
-		return s.checkUnmarked(p.metadata)
-	}
-	return err
-}
-
-// isOurData reports whether the data disk has a label of this pool, or the text of one
-// whose header was not written any more.
-func (s *DeviceSet) isOurData(r poolRecord) (bool, error) {
-	data := s.pool.data
-	size, err := data.Size()
-	if err != nil {
-		return false, err
-	}
-	heads, err := labelHeaders(data, size, r.Label/2)
-	if err != nil {
-		return false, err
-	}
-	for _, h := range heads {
-		if h.Pool != r.UUID {
-			return false, fmt.Errorf("%w: %s begins with the label of pool %s", ErrForeign, r.Data, h.Pool)
-		}
-	}
-	checkpoint := make([]byte, journal.BlockSize)
-	if _, err := data.ReadAt(checkpoint, journal.BlockSize); err != nil {
-		return false, err
-	}
-	return len(heads) > 0 || bytes.Contains(checkpoint, []byte(r.UUID)), nil
 }
 
 // checkUnmarked refuses a disk that is in use or, unless the options say otherwise,

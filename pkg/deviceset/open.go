@@ -60,7 +60,7 @@ func (s *DeviceSet) openOrClose(doInit bool) error {
 }
 
 func prepare(m Machine, root string, options []string, uidMaps, gidMaps []IDMap) (*DeviceSet, error) {
-	s := &DeviceSet{machine: m, root: root, events: make(chan Event, eventsKept)}
+	s := &DeviceSet{machine: m, root: root, events: make(chan Event, eventsKept), patience: patience}
 	var err error
 	if s.config, s.warnings, err = ParseOptions(options); err != nil {
 		return nil, err
@@ -80,7 +80,7 @@ func (s *DeviceSet) open(doInit bool) (err error) {
 			return err
 		}
 	}
-	s.rootLock, err = s.machine.Lock(s.root)
+	err = s.lockRoot()
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: there is no such root", ErrNoPool)
 	}
@@ -179,7 +179,7 @@ func (s *DeviceSet) openPool(root *reading, damage error) error {
 	}
 	if !found.catalog.Pool.Made {
 		s.decided(RuleMakeAgain)
-		return s.remakePool(found)
+		return s.makePoolAgain(found)
 	}
 	s.store.catalog, s.store.head = found.catalog, s.header(found.head)
 	s.newPool(found.catalog.Pool)

@@ -51,72 +51,93 @@ const (
 // journal of something else.
 var errBadRecord = errors.New("the record does not fit")
 
-// apply changes c by a record of a frame. One that does not fit changes nothing.
-func (c *catalog) apply(r record, frame uint64) error {
-	err := c.change(r, frame)
-	if err == nil {
-		c.Op = max(c.Op, r.Op)
-	}
-	return err
+// clashes reports whether two records are about the same: only one of them may be on
+// its way at a time.
+func (r *record) clashes(o *record) bool {
+	return r.name() != "" && r.name() == o.name() ||
+		r.Op != 0 && r.Op == o.Op ||
+		r.Device != nil && o.Device != nil && r.Device.ID == o.Device.ID
 }
 
-func (c *catalog) change(r record, frame uint64) error {
+// name returns the name of the device that r is about.
+func (r *record) name() string {
+	if r.Device != nil {
+		return r.Device.Name
+	}
+	return r.Name
+}
+
+// fits returns nil if a record can be applied to c, else errBadRecord.
+func (c *catalog) fits(r record) error {
+	fits := false
+	switch r.Do {
+	case doMade, doRaise, doRaised, doGive:
+		fits = true
+	case doCreate:
+		fits = c.open[r.Op] == nil && c.canName(r.Device) && !c.isTaken(r.Device.ID)
+	case doAdopt:
+		fits = c.canName(r.Device) && (c.isKept(r.Device.ID) || !c.isTaken(r.Device.ID))
+	case doDelete:
+		fits = c.open[r.Op] == nil && c.devices[r.Name] != nil
+	case doEnd:
+		fits = c.open[r.Op] != nil
+	case doAbort:
+		fits = c.open[r.Op] != nil && !c.open[r.Op].Delete
+	case doGrow, doFormatting, doFormatted, doLabel, doBorn:
+		fits = c.devices[r.Name] != nil
+	}
+	if !fits {
+		return fmt.Errorf("%w: %+v", errBadRecord, r)
+	}
+	return nil
+}
+
+// apply changes c by a record of a frame. One that does not fit changes nothing.
+func (c *catalog) apply(r record, frame uint64) error {
+	if err := c.fits(r); err != nil {
+		return err
+	}
+	c.Op = max(c.Op, r.Op)
 	switch r.Do {
 	case doMade:
 		c.Pool.Made = true
 	case doCreate:
-		return c.applyCreate(r, frame)
+		c.applyCreate(r, frame)
 	case doDelete:
-		return c.applyDelete(r, frame)
+		c.applyDelete(r, frame)
 	case doEnd, doAbort:
-		return c.applyEnd(r)
+		c.applyEnd(r)
 	case doRaise:
 		c.Generation, c.Raising = r.Number, true
 	case doRaised:
 		c.Raising = false
 	case doAdopt:
-		return c.applyAdopt(r)
+		c.applyAdopt(r)
 	case doGive:
 		c.Pool.Given = dm.SectorsIn(r.Size)
 	case doGrow, doFormatting, doFormatted, doLabel, doBorn:
-		return c.applyToDevice(r)
-	default:
-		return fmt.Errorf("%w: nobody knows how to %q", errBadRecord, r.Do)
+		c.replace(c.devices[r.Name].changedBy(r))
 	}
 	return nil
 }
 
-func (c *catalog) applyCreate(r record, frame uint64) error {
-	if r.Device == nil || c.open[r.Op] != nil {
-		return fmt.Errorf("%w: create %d", errBadRecord, r.Op)
-	}
-	if _, used := c.ids[r.Device.ID]; used || c.devices[r.Device.Name] != nil || c.making[r.Device.Name] != nil {
-		return fmt.Errorf("%w: create %s as %d", errBadRecord, r.Device.Name, r.Device.ID)
-	}
+func (c *catalog) applyCreate(r record, frame uint64) {
 	d := *r.Device
 	d.Op = r.Op
 	c.begin(&operation{Op: r.Op, Origin: r.Origin, Device: d, Frame: frame})
 	c.Cursor = d.ID + 1
-	return nil
 }
 
-func (c *catalog) applyDelete(r record, frame uint64) error {
+func (c *catalog) applyDelete(r record, frame uint64) {
 	d := c.devices[r.Name]
-	if d == nil || c.open[r.Op] != nil {
-		return fmt.Errorf("%w: delete %s", errBadRecord, r.Name)
-	}
 	c.remove(d)
 	c.begin(&operation{Op: r.Op, Delete: true, Device: *d, Frame: frame})
-	return nil
 }
 
 // applyEnd ends an operation. An end that is not an abort proves that the pool
 // has committed since, and with that, that the label has the operation's frame.
-func (c *catalog) applyEnd(r record) error {
+func (c *catalog) applyEnd(r record) {
 	o := c.open[r.Op]
-	if o == nil || r.Do == doAbort && o.Delete {
-		return fmt.Errorf("%w: %s %d", errBadRecord, r.Do, r.Op)
-	}
 	c.finish(o)
 	if r.Do == doEnd {
 		c.Fence = max(c.Fence, o.Frame)
@@ -127,35 +148,21 @@ func (c *catalog) applyEnd(r record) error {
 	} else {
 		c.freed[o.Device.ID] = struct{}{}
 	}
-	return nil
 }
 
-func (c *catalog) applyAdopt(r record) error {
-	if r.Device == nil || c.devices[r.Device.Name] != nil || c.making[r.Device.Name] != nil {
-		return fmt.Errorf("%w: %s", errBadRecord, r.Do)
-	}
-	if _, kept := c.quarantine[r.Device.ID]; kept {
+func (c *catalog) applyAdopt(r record) {
+	if c.isKept(r.Device.ID) {
 		delete(c.quarantine, r.Device.ID)
 		delete(c.ids, r.Device.ID)
 		c.size -= quarantinedWeight
 	}
-	if _, used := c.ids[r.Device.ID]; used {
-		return fmt.Errorf("%w: %s %d", errBadRecord, r.Do, r.Device.ID)
-	}
 	d := *r.Device
 	d.Op = r.Op
 	c.add(&d)
-	return nil
 }
 
-// applyToDevice changes a device, in place of which there is a new one: whoever
-// has the old one keeps what it was.
-func (c *catalog) applyToDevice(r record) error {
-	old := c.devices[r.Name]
-	if old == nil {
-		return fmt.Errorf("%w: %s %s", errBadRecord, r.Do, r.Name)
-	}
-	d := *old
+// changedBy returns d as a record makes it.
+func (d device) changedBy(r record) device {
 	switch r.Do {
 	case doGrow:
 		d.Size = r.Size
@@ -168,12 +175,39 @@ func (c *catalog) applyToDevice(r record) error {
 	case doBorn:
 		d.Born.Time = r.Time
 	}
-	if d.counts() {
-		c.counted += d.Size - old.Size
-	}
+	return d
+}
+
+// replace puts a device in the place of the one of its name: whoever has the old one
+// keeps what it was.
+func (c *catalog) replace(d device) {
+	old := c.devices[d.Name]
+	c.promised += d.promised() - old.promised()
 	c.size += d.weight() - old.weight()
-	c.devices[r.Name] = &d
-	return nil
+	c.devices[d.Name] = &d
+}
+
+// A demand is what a record adds to a catalog.
+type demand struct {
+	promised int64 // bytes, of sizes
+	weight   int   // bytes, of a checkpoint
+}
+
+func (d demand) plus(e demand) demand {
+	return demand{d.promised + e.promised, d.weight + e.weight}
+}
+
+// demandOf returns what a record that fits would add.
+func (c *catalog) demandOf(r record) demand {
+	var before, after device
+	switch r.Do {
+	case doCreate, doAdopt:
+		return demand{r.Device.promised(), r.Device.weight()}
+	case doGrow, doFormatting, doFormatted, doLabel, doBorn:
+		before = *c.devices[r.Name]
+		after = before.changedBy(r)
+	}
+	return demand{after.promised() - before.promised(), after.weight() - before.weight()}
 }
 
 // encodeRecords returns records as the body of a frame, a line each.

@@ -170,7 +170,7 @@ func (s *DeviceSet) writeGiven(length dm.Sectors) error {
 			return err
 		}
 	}
-	return s.commitFact(record{Do: doGive, Size: length.Bytes()})
+	return s.commitFact(nil, record{Do: doGive, Size: length.Bytes()})
 }
 
 // openJournal opens the journal for writing though the pool takes no changes.

@@ -14,27 +14,29 @@ import (
 //
 // A call that hangs in the kernel is waited for half a minute. Then Shutdown is
 // ErrBusy and keeps the pool and the root, which nobody else may have while that
-// call can still change the pool; the process' end frees both.
+// call can still change the pool; the process' end frees both, or another Shutdown.
+// A delete that gives back a large device piece by piece stops there, and the next
+// start goes on with it.
 //
 // home is the root, as for the devicemapper graph driver; nothing below it is
 // unmounted.
 func (s *DeviceSet) Shutdown(home string) error {
 	s.mu.Lock()
-	again := s.shut
 	s.shut = true
 	s.mu.Unlock()
-	if again {
-		return nil
-	}
+	s.ending.Lock()
+	defer s.ending.Unlock()
 	return failed("shut down", home, s.end())
 }
 
-const patience = 30 * time.Second
-
 func (s *DeviceSet) end() error {
-	if !s.quiesce(patience) {
+	if s.gone {
+		return nil
+	}
+	if !s.quiesce(s.patience) {
 		return fmt.Errorf("%w: a call hangs in the kernel", ErrBusy)
 	}
+	s.gone = true
 	close(s.events)
 	var err error
 	if s.store != nil && s.store.writable() == nil {
@@ -53,8 +55,7 @@ func (s *DeviceSet) quiesce(atMost time.Duration) bool {
 	quiet := make(chan struct{})
 	go func() {
 		s.worker.stop()
-		s.life.Lock()
-		defer s.life.Unlock()
+		s.calls.Wait()
 		close(quiet)
 	}()
 	select {

@@ -76,7 +76,7 @@ func (s *DeviceSet) describeCatalog(st *Status) {
 	s.store.view(func(c *catalog) {
 		st.PoolUUID, st.SectorSize = c.Pool.UUID, uint64(c.Pool.BlockSize.Bytes())
 		st.Devices, st.DeferredDeletedDeviceCount, st.OpenOperations = len(c.names), uint(c.deletions()), len(c.making)
-		st.ProvisionedBytes = uint64(c.counted)
+		st.ProvisionedBytes = uint64(c.promised)
 		if base := c.devices[baseName(s.config.FS)]; base != nil {
 			st.BaseDeviceSize = uint64(base.Size)
 		}

@@ -31,6 +31,7 @@ type store struct {
 	gate    func(func() error) error
 	head    journal.Header // whose slots these are
 	queue   []*commit
+	coming  []*commit     // those of the queue, behind those that are being written
 	lazy    []record      // applied, and to be written with the next frame
 	waiting chan struct{} // filled when lazy is
 	writing bool
@@ -39,12 +40,17 @@ type store struct {
 	op      uint64
 }
 
-// A commit waits for its records to be durable.
+// A commit waits for its record to be durable, if it has one.
 type commit struct {
-	records []record
-	err     error
-	turn    chan bool // true: write the next frame; false: done
+	record *record
+	demand demand
+	err    error
+	turn   chan bool // true: write the next frame; false: done
 }
+
+// A limit refuses what would be promised beyond it: that many bytes more, to those that
+// are. Nil is none.
+type limit func(promised, more int64) error
 
 func newStore(root *journal.Slots) *store {
 	s := &store{root: root, waiting: make(chan struct{}, 1)}
@@ -85,13 +91,51 @@ func (s *store) later(records ...record) error {
 	return nil
 }
 
-// commit makes records durable and applies them. After an error nothing was
-// applied; what was written then shows at the next start.
-func (s *store) commit(records ...record) error {
-	c := &commit{records: records, turn: make(chan bool, 1)}
+// commit makes a record durable and applies it. After an error nothing was applied;
+// what was written then shows at the next start.
+func (s *store) commit(r record) error { return s.commitWithin(nil, r) }
+
+// commitWithin is commit, unless limit or the journal's size refuses what the record
+// would add.
+func (s *store) commitWithin(limit limit, r record) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.queue = append(s.queue, c)
+	if err := s.catalog.fits(r); err != nil {
+		return err
+	}
+	has, more := demand{s.catalog.promised, s.catalog.size}, s.catalog.demandOf(r)
+	for _, c := range s.coming {
+		if c.record != nil && c.record.clashes(&r) {
+			return fmt.Errorf("%w: %+v comes with %+v", errBadRecord, r, *c.record)
+		}
+		has = has.plus(c.demand)
+	}
+	if err := s.hasRoom(has.weight, more.weight); err != nil {
+		return err
+	}
+	if limit != nil {
+		if err := limit(has.promised, more.promised); err != nil {
+			return err
+		}
+	}
+	return s.write(&commit{record: &r, demand: more})
+}
+
+// hasRoom refuses what would let a checkpoint fill three quarters of a slot; what
+// is left is for the records of deletes.
+func (s *store) hasRoom(has, more int) error {
+	if limit := s.root.Size() / 4 * 3; more > 0 && int64(has+more) > limit {
+		return fmt.Errorf("%w: the journal has slots of %d bytes and its checkpoint must stay below %d: delete devices, or make a pool with a larger data device",
+			ErrPoolFull, s.root.Size(), limit)
+	}
+	return nil
+}
+
+// write returns when c is written, by the caller, who holds mu, or with what another
+// one writes.
+func (s *store) write(c *commit) error {
+	c.turn = make(chan bool, 1)
+	s.queue, s.coming = append(s.queue, c), append(s.coming, c)
 	if s.writing {
 		s.mu.Unlock()
 		mine := <-c.turn
@@ -130,6 +174,7 @@ func (s *store) writeQueue() {
 	batch := s.queue
 	s.queue = nil
 	err := s.writeBatch(batch)
+	s.coming = s.coming[len(batch):]
 	for _, c := range batch {
 		c.err = err
 		c.turn <- false // there is room for one; the writer's own stays there
@@ -145,7 +190,9 @@ func (s *store) writeBatch(batch []*commit) error {
 	}
 	var records []record
 	for _, c := range batch {
-		records = append(records, c.records...)
+		if c.record != nil {
+			records = append(records, *c.record)
+		}
 	}
 	body, err := encodeRecords(slices.Concat(s.lazy, records))
 	if err != nil {
@@ -249,12 +296,11 @@ func tookNothing(err error) bool {
 // flush writes what waits for a next frame.
 func (s *store) flush() error {
 	s.mu.Lock()
-	idle := len(s.lazy) == 0
-	s.mu.Unlock()
-	if idle {
+	defer s.mu.Unlock()
+	if len(s.lazy) == 0 {
 		return nil
 	}
-	return s.commit()
+	return s.write(&commit{})
 }
 
 // writable returns why the store takes no more records, or nil.
@@ -265,16 +311,4 @@ func (s *store) writable() error {
 		return fmt.Errorf("%w: the journal is not open for writing", ErrUnavailable)
 	}
 	return s.poison
-}
-
-// hasRoom refuses what would let a checkpoint fill three quarters of a slot; what
-// is left is for the records of deletes.
-func (s *store) hasRoom(more int) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if limit := s.root.Size() / 4 * 3; int64(s.catalog.size+more) > limit {
-		return fmt.Errorf("%w: the journal has slots of %d bytes and its checkpoint must stay below %d: delete devices, or make a pool with a larger data device",
-			ErrPoolFull, s.root.Size(), limit)
-	}
-	return nil
 }

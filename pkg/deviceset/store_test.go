@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -332,13 +333,33 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// What is too much for a frame is refused, and costs nobody else anything.
-func TestTooMuchForAFrame(t *testing.T) {
+// What is too much for the journal is refused, and costs nobody else anything; so is
+// what would be too much together with what is on its way.
+func TestTooMuch(t *testing.T) {
 	d := newDesk(t, 64*kib)
+	d.syncTime = 10 * time.Millisecond
 	huge := create(1)
 	huge.Device.Labels = map[string]string{"a": strings.Repeat("x", 64<<10)}
-	if err := d.commit(huge); !errors.Is(err, ErrUnavailable) || !errors.Is(err, journal.ErrFull) {
+	if err := d.commit(huge); !errors.Is(err, ErrPoolFull) {
 		t.Error(err)
+	}
+	var refused, made atomic.Int32
+	each(t, 8, func(n int) error {
+		big := create(10 + n)
+		big.Device.Labels = map[string]string{"a": strings.Repeat("x", 3<<10)} // 18 KiB when escaped
+		err := d.commit(big)
+		switch {
+		case err == nil:
+			made.Add(1)
+		case errors.Is(err, ErrPoolFull):
+			refused.Add(1)
+		default:
+			return err
+		}
+		return nil
+	})
+	if made.Load() != 2 || refused.Load() != 6 {
+		t.Errorf("%d were made, %d refused", made.Load(), refused.Load())
 	}
 	if err := d.make(2); err != nil {
 		t.Error(err)
@@ -432,12 +453,10 @@ func TestRoomForDeletes(t *testing.T) {
 	for _, atOnce := range []bool{false, true} {
 		d := newDesk(t, 256*kib)
 		n := 1
-		for ; d.hasRoom(create(n).Device.weight()) == nil; n++ {
-			if err := d.make(n); err != nil {
-				t.Fatal(err)
-			}
+		err := d.make(n)
+		for ; err == nil; n++ {
+			err = d.make(n + 1)
 		}
-		err := d.hasRoom(create(n).Device.weight())
 		if !errors.Is(err, ErrPoolFull) || n < 100 {
 			t.Errorf("%d devices: %v", n, err)
 		}
@@ -452,10 +471,74 @@ func TestRoomForDeletes(t *testing.T) {
 			}
 		}
 		d.agree(t)
-		if err := d.hasRoom(create(n).Device.weight()); err != nil {
+		if err := d.make(n); err != nil {
 			t.Error(err)
 		}
 	}
+}
+
+// Records that come at once are within the limit together, and each of them is: what
+// is on its way counts once, from when it waits until it is applied.
+func TestCommitWithin(t *testing.T) {
+	d := newDesk(t, 256*kib)
+	d.syncTime = time.Millisecond
+	const most = 20 << 30
+	within := func(promised, more int64) error {
+		if promised%(1<<30) != 0 || more != 1<<30 {
+			return fmt.Errorf("%d are promised, and %d more", promised, more)
+		}
+		if promised+more > most {
+			return ErrPoolFull
+		}
+		return nil
+	}
+	var made atomic.Int32
+	each(t, 64, func(n int) error {
+		err := d.commitWithin(within, create(n+1))
+		if err == nil {
+			made.Add(1)
+			return d.later(record{Do: doEnd, Op: uint64(n + 1)})
+		}
+		if errors.Is(err, ErrPoolFull) {
+			return nil
+		}
+		return err
+	})
+	if made.Load() != 20 || len(d.coming) != 0 {
+		t.Errorf("%d were made, %d are coming", made.Load(), len(d.coming))
+	}
+	d.agree(t)
+}
+
+// A record that cannot be replayed is not written, nor one that could not be replayed
+// behind those on their way: at the next start the journal would be damaged.
+func TestUnfit(t *testing.T) {
+	d := newDesk(t, 64*kib)
+	if err := d.make(1); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []record{create(1), {Do: doEnd, Op: 9}, {Do: doLabel, Name: "pvc-9"}} {
+		if err := d.commit(r); !errors.Is(err, errBadRecord) {
+			t.Errorf("%+v: %v", r, err)
+		}
+	}
+	d.syncTime = 20 * time.Millisecond
+	var fit atomic.Int32
+	each(t, 6, func(n int) error {
+		r := create(10 + n%3)
+		r.Op = uint64(100 + n)
+		err := d.commit(r)
+		if err == nil {
+			fit.Add(1)
+		} else if !errors.Is(err, errBadRecord) {
+			return err
+		}
+		return nil
+	})
+	if err := d.writable(); fit.Load() != 3 || err != nil {
+		t.Errorf("%d were written: %v", fit.Load(), err)
+	}
+	d.agree(t)
 }
 
 func TestNotOpenForWriting(t *testing.T) {
