@@ -14,7 +14,7 @@ func (s *DeviceSet) AdoptDevice(id dm.DeviceID, name string, size int64) error {
 }
 
 func (s *DeviceSet) adoptDevice(id dm.DeviceID, name string, size int64) error {
-	if err := checkName(name); err != nil {
+	if err := CheckName(name); err != nil {
 		return err
 	}
 	unlock := s.locks.lock(name)

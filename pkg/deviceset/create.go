@@ -35,14 +35,14 @@ func (s *DeviceSet) CreateDevice(name, source string, o DeviceOptions) error {
 }
 
 func (s *DeviceSet) createDevice(name, source string, o DeviceOptions) error {
-	if err := errors.Join(checkName(name), checkLabels(o.Labels), checkFS(o.FS)); err != nil {
+	if err := errors.Join(CheckName(name), checkLabels(o.Labels), checkFS(o.FS)); err != nil {
 		return err
 	}
 	if err := s.up(); err != nil {
 		return err
 	}
 	if source != "" {
-		if err := checkName(source); err != nil {
+		if err := CheckName(source); err != nil {
 			return err
 		}
 		if source == name {

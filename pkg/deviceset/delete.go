@@ -23,7 +23,7 @@ func (s *DeviceSet) DeleteDevice(hash string, syncDelete bool) error {
 }
 
 func (s *DeviceSet) deleteDevice(name string, wait bool) error {
-	if err := checkName(name); err != nil {
+	if err := CheckName(name); err != nil {
 		return err
 	}
 	unlock := s.locks.lock(name)

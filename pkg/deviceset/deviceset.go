@@ -63,8 +63,8 @@ type IDMap struct {
 	Size        int
 }
 
-// rootOf returns what id 0 of a container is outside; without maps, 0.
-func rootOf(maps []IDMap) (int, error) {
+// RootOf returns what id 0 of a container is outside; without maps, 0.
+func RootOf(maps []IDMap) (int, error) {
 	if len(maps) == 0 {
 		return 0, nil
 	}

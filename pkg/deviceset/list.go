@@ -13,6 +13,7 @@ import (
 type Device struct {
 	Name          string
 	ID            dm.DeviceID
+	DMName        string // of the block device, while it is active
 	Size          int64  // bytes
 	Parent        string // what it is a copy of; empty for a blank device; it need not exist any more
 	FS            string // "ext4", "xfs" or "none"
@@ -77,7 +78,7 @@ func (s *DeviceSet) describe(d device) Device {
 		parent = ""
 	}
 	return Device{
-		Name: d.Name, ID: d.ID, Size: d.Size, Parent: parent, FS: d.FS, Formatting: d.Formatting, Created: time.Unix(d.Created, 0),
+		Name: d.Name, ID: d.ID, DMName: s.pool.dmName(thinSuffix(d.ID)), Size: d.Size, Parent: parent, FS: d.FS, Formatting: d.Formatting, Created: time.Unix(d.Created, 0),
 		ReadOnly: d.ReadOnly, Adopted: d.Adopted, Labels: maps.Clone(d.Labels), TransactionID: d.Op,
 		Err: s.bad()[d.Name],
 	}

@@ -65,10 +65,10 @@ func prepare(m Machine, root string, options []string, uidMaps, gidMaps []IDMap)
 	if s.config, s.warnings, err = ParseOptions(options); err != nil {
 		return nil, err
 	}
-	if s.owner.uid, err = rootOf(uidMaps); err != nil {
+	if s.owner.uid, err = RootOf(uidMaps); err != nil {
 		return nil, err
 	}
-	if s.owner.gid, err = rootOf(gidMaps); err != nil {
+	if s.owner.gid, err = RootOf(gidMaps); err != nil {
 		return nil, err
 	}
 	return s, nil
