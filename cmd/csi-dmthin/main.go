@@ -20,7 +20,7 @@ func main() {
 	var logging flag.FlagSet
 	klog.InitFlags(&logging)
 	root.PersistentFlags().AddGoFlag(logging.Lookup("v"))
-	root.AddCommand(versionCommand())
+	root.AddCommand(serveCommand(), versionCommand())
 	err := root.Execute()
 	klog.Flush()
 	if err != nil {

@@ -30,6 +30,23 @@ func (s *DeviceSet) ActivateDevice(hash string) (path string, err error) {
 	return path, err
 }
 
+// ActiveDevice returns the block device of a device, and whether there is one.
+func (s *DeviceSet) ActiveDevice(hash string) (i dm.Info, active bool, err error) {
+	err = s.during("active device", hash, func() error {
+		d, err := s.lookup(s.named(hash))
+		if err != nil {
+			return err
+		}
+		if err := s.up(); err != nil {
+			return err
+		}
+		i, err = s.pool.thin(d.ID).Info()
+		active = err == nil
+		return ignoring(err, unix.ENXIO)
+	})
+	return i, active, err
+}
+
 // DeactivateDevice takes the block device of a device away; that there is none is
 // no error. One that is open or mounted is ErrBusy, and stays.
 func (s *DeviceSet) DeactivateDevice(hash string) error {

@@ -101,3 +101,39 @@ func (s *DeviceSet) ratioOf(status dm.PoolStatus) limit {
 			ErrPoolFull, promised, more, s.config.OverProvision, total)
 	}
 }
+
+// Room returns how many bytes a new device may have: as many as the ratio and the free
+// data allow, and none while nothing may be made.
+func (s *DeviceSet) Room() (bytes int64, err error) {
+	err = s.during("room of pool", s.root, func() (err error) {
+		bytes, err = s.roomLeft()
+		return err
+	})
+	return bytes, err
+}
+
+func (s *DeviceSet) roomLeft() (int64, error) {
+	s.mu.Lock()
+	err := errors.Join(s.readOnly, s.down)
+	s.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	status, err := s.figures()
+	if err != nil {
+		return 0, err
+	}
+	if !status.Commits() || s.admitSpace(status) != nil {
+		return 0, nil
+	}
+	block := s.pool.blockSize.Bytes()
+	free := float64(s.room(status.Data).Free()) * float64(block)
+	ratio := s.config.OverProvision
+	if ratio == 0 {
+		return int64(free) / block * block, nil
+	}
+	var promised int64
+	s.store.view(func(c *catalog) { promised = c.promised })
+	budget := float64(status.Data.Total)*float64(block)*ratio - float64(promised)
+	return max(int64(min(budget, free*ratio, math.MaxInt64/2)), 0) / block * block, nil
+}

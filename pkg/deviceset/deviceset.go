@@ -33,6 +33,7 @@ type DeviceSet struct {
 	label    *label
 	unleased *unleased // until the label is open
 	events   chan Event
+	measured measured
 
 	mu       sync.Mutex
 	begun    bool  // the journal is open for writing

@@ -36,7 +36,7 @@ func (s *DeviceSet) resumePool() (some bool) {
 		return false
 	}
 	for _, what := range []string{metaSuffix, poolSuffix} {
-		d := dm.ByUUID(s.machine, uuidPrefix+uuid+"-"+what)
+		d := dm.ByUUID(s.machine, UUIDPrefix+uuid+"-"+what)
 		if info, err := d.Info(); err == nil && info.Suspended() && d.Resume() == nil {
 			s.decided(RuleSuspended)
 			some = true

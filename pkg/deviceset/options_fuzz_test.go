@@ -86,11 +86,11 @@ func FuzzParseStorageOpt(f *testing.F) {
 func FuzzSplitWords(f *testing.F) {
 	f.Add(`-L 'a b' "c\"d" \e ''`)
 	f.Fuzz(func(t *testing.T, text string) {
-		words, err := splitWords(text)
+		words, err := SplitWords(text)
 		if err != nil {
 			return
 		}
-		if again, err := splitWords(joinWords(words)); err != nil || !reflect.DeepEqual(words, again) {
+		if again, err := SplitWords(joinWords(words)); err != nil || !reflect.DeepEqual(words, again) {
 			t.Errorf("%q splits into %q, and that into %q, error %v", text, words, again, err)
 		}
 	})

@@ -38,7 +38,7 @@ func parseBool(to *bool, value string) error {
 
 func sizeOption(field func(*Config) *int64) func(*Config, string) error {
 	return func(c *Config, value string) error {
-		bytes, err := parseSize(value)
+		bytes, err := ParseSize(value)
 		if err != nil {
 			return err
 		}
@@ -109,7 +109,7 @@ const (
 )
 
 func parseLoopMetadataSize(c *Config, value string) error {
-	bytes, err := parseSize(value)
+	bytes, err := ParseSize(value)
 	if err != nil {
 		return err
 	}
@@ -121,7 +121,7 @@ func parseLoopMetadataSize(c *Config, value string) error {
 }
 
 func parseBlockSize(c *Config, value string) error {
-	bytes, err := parseSize(value)
+	bytes, err := ParseSize(value)
 	if err != nil {
 		return err
 	}
@@ -155,7 +155,7 @@ func parseFS(to *string, value string, allowed ...string) error {
 }
 
 func parseMkfsArgs(c *Config, value string) error {
-	words, err := splitWords(value)
+	words, err := SplitWords(value)
 	c.MkfsArgs = append(c.MkfsArgs, words...)
 	return err
 }

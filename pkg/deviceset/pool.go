@@ -39,11 +39,11 @@ type pool struct {
 }
 
 // The first word of a UUID is its owner, as dm's users agree.
-const uuidPrefix = "CSI-DMTHIN-"
+const UUIDPrefix = "CSI-DMTHIN-"
 
 // A dm UUID is the kernel's own lock against having one thing twice, and what a
 // start knows its devices by.
-func (p *pool) dmUUID(what string) string { return uuidPrefix + p.uuid + "-" + what }
+func (p *pool) dmUUID(what string) string { return UUIDPrefix + p.uuid + "-" + what }
 
 func (p *pool) dmName(what string) string { return fmt.Sprintf("%s-%.8s-%s", p.prefix, p.uuid, what) }
 
@@ -141,13 +141,13 @@ func (p *pool) running(load func() error) error {
 // is resumed, and what has no table goes. A table left in the inactive slot would
 // be swapped in by the next resume.
 func (p *pool) tidy() error {
-	devices, err := dm.List(p.kernel, "", uuidPrefix+p.uuid+"-")
+	devices, err := dm.List(p.kernel, "", UUIDPrefix+p.uuid+"-")
 	if err != nil {
 		return err
 	}
 	var below, thins []string
 	for _, d := range devices {
-		switch strings.TrimPrefix(d.UUID, uuidPrefix+p.uuid+"-") {
+		switch strings.TrimPrefix(d.UUID, UUIDPrefix+p.uuid+"-") {
 		case metaSuffix:
 			below = append([]string{d.UUID}, below...)
 		case poolSuffix:

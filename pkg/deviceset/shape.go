@@ -77,5 +77,8 @@ func (s *DeviceSet) wholeBlocks(size int64) (int64, error) {
 	return roundUp(size, block), nil
 }
 
+// BlockSize returns the size of the pool's blocks, in bytes. Devices have whole ones.
+func (s *DeviceSet) BlockSize() int64 { return s.pool.blockSize.Bytes() }
+
 // maxDeviceSize keeps all arithmetic on sizes within 63 bits.
 const maxDeviceSize = int64(1) << 60

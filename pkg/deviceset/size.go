@@ -11,10 +11,10 @@ import (
 var sizeGrammar = regexp.MustCompile(
 	`^([0-9]{1,19}(?:\.[0-9]{1,19})?) ?(?:([kKmMgGtTpP])(?:[iI]?[bB])?|[bB])?$`)
 
-// parseSize reads a size as people write it: 10G, 64k, 1.5 TiB. Units are powers
+// ParseSize reads a size as people write it: 10G, 64k, 1.5 TiB. Units are powers
 // of 1024, as with Docker, whose parser computes in floating point and so lets
 // fractions of a byte, lost digits and overflow pass.
-func parseSize(s string) (int64, error) {
+func ParseSize(s string) (int64, error) {
 	parts := sizeGrammar.FindStringSubmatch(s)
 	if parts == nil {
 		return 0, ErrInvalid

@@ -13,7 +13,7 @@ func TestParseSize(t *testing.T) {
 		"10G": 10 << 30, "10 G": 10 << 30, "1.5T": 3 << 39, "0.5k": 512, "1P": 1 << 50, "1.0": 1, "007": 7,
 		"9223372036854775807": math.MaxInt64, "9007199254740993": 1<<53 + 1, "8191.9990234375P": 8191<<50 + 1023<<40,
 	} {
-		if have, err := parseSize(text); err != nil || have != want {
+		if have, err := ParseSize(text); err != nil || have != want {
 			t.Errorf("%q is %d bytes, want %d, error %v", text, have, want, err)
 		}
 	}
@@ -22,7 +22,7 @@ func TestParseSize(t *testing.T) {
 		"1E", "1Z", "1.5", "0.1G", "0.0001k", "9223372036854775808", "8192P", "99999999999999999999", "Inf", "NaN", "1\nG",
 		"1\u212a", "١", strings.Repeat("9", 1<<20),
 	} {
-		if have, err := parseSize(text); !errors.Is(err, ErrInvalid) {
+		if have, err := ParseSize(text); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%.40q is %d bytes, error %v", text, have, err)
 		}
 	}

@@ -30,7 +30,7 @@ var storageOptionTable = []storageOption{
 	{
 		key: "size", value: "a size such as 10G, or 0",
 		does:  "How large the device is. 0, or none, is as large as its parent or the base device.",
-		parse: func(d *DeviceOptions, _, value string) (err error) { d.Size, err = parseSize(value); return err },
+		parse: func(d *DeviceOptions, _, value string) (err error) { d.Size, err = ParseSize(value); return err },
 	},
 	{
 		key: "fs", value: "ext4, xfs or none",
@@ -40,7 +40,7 @@ var storageOptionTable = []storageOption{
 	{
 		key: "mkfsarg", value: "words, quoted where needed",
 		does:  "Arguments of mkfs, behind ours and before the device.",
-		parse: func(d *DeviceOptions, _, value string) (err error) { d.MkfsArgs, err = splitWords(value); return err },
+		parse: func(d *DeviceOptions, _, value string) (err error) { d.MkfsArgs, err = SplitWords(value); return err },
 	},
 	{
 		key: "readonly", value: "true or false",

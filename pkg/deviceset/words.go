@@ -7,10 +7,10 @@ import (
 	"unicode/utf8"
 )
 
-// splitWords splits at spaces as a shell does, with '...' and "..." and a
+// SplitWords splits at spaces as a shell does, with '...' and "..." and a
 // backslash before any character to keep them; nothing else is special. There is
 // at least one word.
-func splitWords(s string) ([]string, error) {
+func SplitWords(s string) ([]string, error) {
 	if !printable(s) {
 		return nil, ErrInvalid
 	}

@@ -23,12 +23,12 @@ func TestSplitWords(t *testing.T) {
 		"$HOME `id` *":    {"$HOME", "`id`", "*"},
 		"ä ö":             {"ä", "ö"},
 	} {
-		if have, err := splitWords(text); err != nil || !reflect.DeepEqual(have, want) {
+		if have, err := SplitWords(text); err != nil || !reflect.DeepEqual(have, want) {
 			t.Errorf("%s splits into %q, want %q, error %v", text, have, want, err)
 		}
 	}
 	for _, text := range []string{"", "  ", "'", `"`, `'a`, `"a'`, `a\`, `"a\"`, "a\tb", "a\nb", "a\x00", "a\xff"} {
-		if have, err := splitWords(text); !errors.Is(err, ErrInvalid) {
+		if have, err := SplitWords(text); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%q splits into %q, error %v", text, have, err)
 		}
 	}

@@ -8,28 +8,26 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-
-	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
 )
 
-// How often a layer was got stands in a file beside its mount point. It matters as
-// long as the layer is mounted, so it need not outlive the machine, and is not synced.
-// It is written before a mount and after an unmount: a call that a kill cuts short
-// leaves it too high by one, and never too low.
+// How often a layer was got stands in a file beside its mount point. It counts as long
+// as the layer is mounted, so it need not outlive the machine, and is not synced. It is
+// written before the mount that begins it and removed after the unmount that ends it: a
+// Get or a Put that a kill cuts short leaves it too high by one, and never too low.
 func (d *Driver) countPath(id string) string { return filepath.Join(d.mounts(), "."+id+".count") }
 
-// count returns how often a layer was got. One that is mounted was got once at least.
-func (d *Driver) count(id string, mounted bool) int {
-	if !mounted {
-		return 0
+// count returns how often a layer that is mounted was got: once at least.
+func (d *Driver) count(id string) (int, error) {
+	text, err := os.ReadFile(d.countPath(id))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, err
 	}
-	text, _ := os.ReadFile(d.countPath(id)) // none is once
 	n, _ := strconv.Atoi(strings.TrimSpace(string(text)))
-	return max(n, 1)
+	return max(n, 1), nil
 }
 
 // setCount writes in place, and always as many bytes: a kill leaves the old number or
-// the new one.
+// the new one, and a Put needs no space.
 func (d *Driver) setCount(id string, n int) error {
 	f, err := os.OpenFile(d.countPath(id), os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
@@ -39,13 +37,15 @@ func (d *Driver) setCount(id string, n int) error {
 	return errors.Join(err, f.Close())
 }
 
-func (d *Driver) forgetCount(id string) error {
-	err := os.Remove(d.countPath(id))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+// isCounted reports whether it was Get that mounted a layer.
+func (d *Driver) isCounted(id string) bool {
+	_, err := os.Lstat(d.countPath(id))
+	return err == nil
 }
 
-// isName reports whether id can be a layer's name, and so part of a path.
-func isName(id string) bool { return deviceset.CheckName(id) == nil }
+func (d *Driver) forgetCount(id string) error {
+	if err := os.Remove(d.countPath(id)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

@@ -1,9 +1,9 @@
 package graphdriver
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -24,7 +24,7 @@ type Driver struct {
 	home  string
 	owner owner
 
-	layers keymutex.KeyMutex // one at a time gets, puts or removes a layer
+	layers keymutex.KeyMutex // one at a time makes, gets, puts or removes a layer
 	mu     sync.Mutex        // one at a time makes mnt a mount
 }
 
@@ -63,19 +63,28 @@ func New(set *deviceset.DeviceSet, home string, uidMaps, gidMaps []IDMap) (*Driv
 	if err := errors.Join(uidErr, gidErr); err != nil {
 		return nil, errors.Join(err, set.Shutdown(home))
 	}
-	return &Driver{DeviceSet: set, home: home, owner: owner{uid, gid}, layers: keymutex.NewHashed(0)}, nil
+	return &Driver{DeviceSet: set, home: home, owner: owner{uid, gid}, layers: keymutex.NewHashed(manyLocks)}, nil
 }
+
+// Two layers that share a lock wait for each other's mounts. With so many locks hardly
+// any two do.
+const manyLocks = 1 << 10
 
 // String returns the driver's name.
 func (d *Driver) String() string { return "devicemapper" }
 
 // Create makes a layer: a snapshot of its parent, or of the base device if parent is
 // empty. A layer that was made by the same call is no error; one that differs is
-// deviceset.ErrExists.
+// deviceset.ErrExists. The name of one that was removed while it was mounted is
+// deviceset.ErrBusy until it is put for the last time.
 func (d *Driver) Create(id, parent string, opts *CreateOpts) error {
 	var storageOpt map[string]string
 	if opts != nil {
 		storageOpt = opts.StorageOpt
+	}
+	defer d.lock(id)()
+	if mounted, err := d.isMounted(id); err != nil || mounted && !d.Exists(id) {
+		return fmt.Errorf("create layer %s: %w", id, cmp.Or(err, deviceset.ErrBusy))
 	}
 	return d.AddDevice(id, parent, storageOpt)
 }
@@ -106,11 +115,11 @@ func (d *Driver) Remove(id string) error {
 	if err := d.DeleteDevice(id, false); err != nil && !errors.Is(err, deviceset.ErrNotFound) {
 		return err
 	}
-	if isName(id) {
-		_ = os.Remove(d.countPath(id))
-		_ = os.Remove(d.mountPoint(id)) // what is mounted there is removed with its last Put
+	mounted, err := d.isMounted(id)
+	if err != nil || mounted {
+		return err
 	}
-	return nil
+	return d.letGo(id)
 }
 
 // Metadata describes a layer: DeviceId, DeviceSize in bytes, and DeviceName.
@@ -137,12 +146,15 @@ func (d *Driver) Cleanup() error {
 // AdditionalImageStores returns none.
 func (d *Driver) AdditionalImageStores() []string { return nil }
 
-// lock lets one at a time get, put or remove a layer.
+// lock lets one at a time make, get, put or remove a layer.
 func (d *Driver) lock(id string) (unlock func()) {
 	d.layers.LockKey(id)
 	return func() { _ = d.layers.UnlockKey(id) } // of what was locked, it never fails
 }
 
 func (d *Driver) mounts() string { return filepath.Join(d.home, "mnt") }
+
+// isName reports whether id can be a layer's name, and so part of a path.
+func isName(id string) bool { return deviceset.CheckName(id) == nil }
 
 func (d *Driver) mountPoint(id string) string { return filepath.Join(d.mounts(), id) }

@@ -1,26 +1,24 @@
 package graphdriver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
+	"github.com/csi-dmthin/csi-dmthin/pkg/filesystem"
 )
 
 // Get mounts a layer, if it is not mounted already, and returns where its files are.
 // Each Get is answered by a Put. A layer that is mounted for writing serves who only
 // reads; one that is mounted read-only is deviceset.ErrExists to who wants to write.
 func (d *Driver) Get(id string, o MountOpts) (dir string, err error) {
-	if !isName(id) || !d.Exists(id) {
-		return "", fmt.Errorf("get layer %s: %w", id, deviceset.ErrNotFound)
-	}
 	defer d.lock(id)()
 	if err := d.get(id, o); err != nil {
 		return "", fmt.Errorf("get layer %s: %w", id, err)
@@ -30,84 +28,113 @@ func (d *Driver) Get(id string, o MountOpts) (dir string, err error) {
 
 const (
 	rootfs = "rootfs" // the layer's files
-	idFile = "id"     // whose they are, for who finds the device without a journal
+	idFile = "id"     // the name of the first layer that had them, for who finds the device without a journal
 )
 
 func (d *Driver) get(id string, o MountOpts) error {
-	mounted, err := d.mountedMode(id)
+	if !d.Exists(id) {
+		return deviceset.ErrNotFound
+	}
+	there, mounted, err := filesystem.MountedAt(d.mountPoint(id))
+	switch {
+	case err != nil:
+		return err
+	case !mounted:
+		return d.getFirst(id, o)
+	}
+	// The same call again: it makes sure that it is this layer that is mounted, and finds
+	// in order what a Get that was cut short had left to do.
+	if !there.ReadOnly() {
+		o.Options = append(slices.Clone(o.Options), "rw")
+	}
+	if err := d.mount(id, o); err != nil {
+		return err
+	}
+	count, err := d.count(id)
 	if err != nil {
 		return err
 	}
-	count := d.count(id, mounted != "")
-	if mounted == "ro" && !readOnly(o) {
-		return fmt.Errorf("%w: it is mounted read-only, for %d", deviceset.ErrExists, count)
+	return d.setCount(id, count+1)
+}
+
+func (d *Driver) getFirst(id string, o MountOpts) error {
+	err := d.makeMountPoint(id)
+	if err == nil {
+		err = d.setCount(id, 1)
 	}
-	if err := d.makeMountPoint(id); err != nil {
-		return err
-	}
-	if err := d.setCount(id, count+1); err != nil {
-		return err
-	}
-	if mounted == "" {
+	if err == nil {
 		err = d.mount(id, o)
 	}
 	if err != nil {
-		return errors.Join(err, d.setCount(id, count))
+		return errors.Join(err, d.letGo(id))
 	}
 	return nil
 }
 
-// mount mounts a layer. One that has no rootfs yet gets it before it is mounted
-// read-only.
+// mount mounts a layer with what each has beside its files.
 func (d *Driver) mount(id string, o MountOpts) error {
-	path := d.mountPoint(id)
-	if err := d.MountDevice(id, path, o); err != nil {
+	if err := d.MountDevice(id, d.mountPoint(id), o); err != nil {
 		return err
 	}
 	err := d.fill(id)
 	if errors.Is(err, unix.EROFS) {
-		writable := o
-		writable.Options = append(slices.Clone(o.Options), "rw")
-		err = errors.Join(d.UnmountDevice(id, path), d.MountDevice(id, path, writable))
-		if err == nil {
-			err = d.fill(id)
-		}
-		if err == nil {
-			err = d.UnmountDevice(id, path)
-		}
-		if err == nil {
-			err = d.MountDevice(id, path, o)
-		}
+		return d.mountFilled(id, o)
 	}
-	if err != nil {
-		return errors.Join(err, d.UnmountDevice(id, path))
+	return err
+}
+
+// mountFilled mounts a layer for writing first. It has no files yet, so nobody uses it
+// where it is mounted read-only.
+func (d *Driver) mountFilled(id string, o MountOpts) error {
+	path, writable := d.mountPoint(id), o
+	writable.Options = append(slices.Clone(o.Options), "rw")
+	for _, step := range []func() error{
+		func() error { return d.UnmountDevice(id, path) },
+		func() error { return d.MountDevice(id, path, writable) },
+		func() error { return d.fill(id) },
+		func() error { return d.UnmountDevice(id, path) },
+		func() error { return d.MountDevice(id, path, o) },
+	} {
+		if err := step(); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// fill makes what each layer has beside its files.
+// fill makes what each layer has beside its files. The id comes last: what has one has
+// the rest.
 func (d *Driver) fill(id string) error {
-	root := filepath.Join(d.mountPoint(id), rootfs)
+	root, name := filepath.Join(d.mountPoint(id), rootfs), filepath.Join(d.mountPoint(id), idFile)
 	err := os.Mkdir(root, 0o555)
+	if errors.Is(err, fs.ErrExist) {
+		if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		err = nil
+	}
 	if err == nil {
-		err = os.Chown(root, d.owner.uid, d.owner.gid)
+		err = d.own(root)
 	}
-	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	name := filepath.Join(d.mountPoint(id), idFile)
-	if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+	if err != nil {
 		return err
 	}
 	return os.WriteFile(name, []byte(id), 0o600)
 }
 
-// Put lets go of a layer, and unmounts it if nobody else has it. That it is not mounted
-// is no error.
-func (d *Driver) Put(id string) error {
-	if !isName(id) {
-		return fmt.Errorf("put layer %s: %w", id, deviceset.ErrNotFound)
+// own gives a directory to its owner, whatever the umask. On a device that somebody else
+// wrote it may be a link, which is not followed.
+func (d *Driver) own(dir string) error {
+	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
 	}
+	return errors.Join(f.Chmod(0o555), f.Chown(d.owner.uid, d.owner.gid), f.Close())
+}
+
+// Put lets go of a layer, and unmounts it if nobody else has it. That it is not mounted
+// is no error. One that was removed while it was mounted goes with its last Put.
+func (d *Driver) Put(id string) error {
 	defer d.lock(id)()
 	if err := d.put(id); err != nil {
 		return fmt.Errorf("put layer %s: %w", id, err)
@@ -116,77 +143,83 @@ func (d *Driver) Put(id string) error {
 }
 
 func (d *Driver) put(id string) error {
-	mounted, err := d.mountedMode(id)
+	mounted, err := d.isMounted(id)
+	switch {
+	case err != nil:
+		return err
+	case !mounted && !d.Exists(id):
+		return deviceset.ErrNotFound
+	case !mounted:
+		return d.letGo(id)
+	}
+	count, err := d.count(id)
 	if err != nil {
 		return err
 	}
-	count := d.count(id, mounted != "")
 	if count > 1 {
 		return d.setCount(id, count-1)
 	}
-	err = d.UnmountDevice(id, d.mountPoint(id))
-	if errors.Is(err, deviceset.ErrNotFound) && mounted == "" {
-		return err
-	}
-	if errors.Is(err, deviceset.ErrNotFound) { // it was removed while it was mounted
-		if err = unix.Unmount(d.mountPoint(id), unix.UMOUNT_NOFOLLOW); err == nil {
-			_ = os.Remove(d.mountPoint(id))
-		}
+	return d.letGo(id)
+}
+
+// letGo unmounts a layer, if it is mounted, and forgets that it was got.
+func (d *Driver) letGo(id string) error {
+	mounted, err := d.isMounted(id)
+	if err == nil && mounted {
+		err = d.unmount(id)
 	}
 	if err != nil {
 		return err
 	}
+	_ = os.Remove(d.mountPoint(id)) // and with it what other mount namespaces have inherited there
 	return d.forgetCount(id)
 }
 
-// mountedMode returns "ro" or "rw" if the layer is mounted.
-func (d *Driver) mountedMode(id string) (string, error) {
+func (d *Driver) unmount(id string) error {
 	path := d.mountPoint(id)
-	mounted, err := deviceset.Mounted(path)
-	if err != nil || !mounted {
-		return "", err
+	err := d.UnmountDevice(id, path)
+	switch {
+	case errors.Is(err, deviceset.ErrNotFound) && d.isCounted(id):
+		// It was removed while it was mounted.
+		return filesystem.Unmount(context.Background(), path, filesystem.UnmountOptions{})
+	case errors.Is(err, deviceset.ErrBusy):
+		// Another mount namespace has inherited the mount. Its copy goes with the
+		// directory (fs/namei.c, vfs_rmdir), which one that is mounted here keeps.
+		_ = os.Remove(path)
+		return d.UnmountDevice(id, path)
 	}
-	var st unix.Statfs_t
-	if err := unix.Statfs(path, &st); err != nil {
-		return "", &fs.PathError{Op: "statfs", Path: path, Err: err}
-	}
-	if st.Flags&unix.ST_RDONLY != 0 {
-		return "ro", nil
-	}
-	return "rw", nil
+	return err
 }
 
-// readOnly reports whether the last option that says so is ro.
-func readOnly(o MountOpts) (ro bool) {
-	for _, word := range strings.Split(strings.Join(o.Options, ","), ",") {
-		if word == "ro" || word == "rw" {
-			ro = word == "ro"
-		}
+// isMounted reports whether something is mounted where a layer is to be.
+func (d *Driver) isMounted(id string) (bool, error) {
+	if !isName(id) {
+		return false, nil
 	}
-	return ro
+	return deviceset.Mounted(d.mountPoint(id))
 }
 
-// makeMountPoint makes a directory to mount a layer at. What is mounted below mnt is
-// this mount namespace's alone: another one that inherited it would keep the device
-// open.
+// makeMountPoint makes a directory to mount a layer at.
 func (d *Driver) makeMountPoint(id string) error {
-	for _, dir := range []string{d.mounts(), d.mountPoint(id)} {
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-		if err := os.Chown(dir, d.owner.uid, d.owner.gid); err != nil {
-			return err
-		}
-		if dir == d.mounts() {
-			if err := d.unshareMounts(); err != nil {
-				return err
-			}
-		}
+	err := d.makeDir(d.mounts())
+	if err == nil {
+		err = d.unshareMounts()
 	}
-	return nil
+	if err == nil {
+		err = d.makeDir(d.mountPoint(id))
+	}
+	return err
 }
 
-// unshareMounts makes mnt a mount of its own that no other namespace follows.
+func (d *Driver) makeDir(path string) error {
+	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return os.Lchown(path, d.owner.uid, d.owner.gid)
+}
+
+// unshareMounts makes mnt a mount of its own, so that what is mounted below it is not
+// passed on to other mount namespaces, where it would keep its device open.
 func (d *Driver) unshareMounts() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -1,43 +1,35 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
 	"github.com/csi-dmthin/csi-dmthin/pkg/devmapper/dmtest"
 )
 
 const (
-	mib       = dm.Sectors(1 << 20 / dm.SectorSize)
-	smallPool = 64 * mib
-	largePool = 256 * mib
-	volume    = 512 * mib // more than the pool has: that is what thin means
+	mib      = 1 << 20
+	poolSize = 2048 * mib
+	// prefix is how the names of the demo's devices begin.
+	prefix = "csi-demo"
 )
 
-// A stage is what the demo acts on. What it makes it takes down again, the last
-// thing first.
+// A stage is where the story happens: a folder, the kernel, and the daemons. What is
+// made on it is taken down again, the last thing first.
 type stage struct {
 	kernel  *dm.Control
-	machine dmtest.Machine
 	dir     string
-	table   dm.ThinPool
-	pool    dm.Pool
-	dev     dm.DevNo // of the pool
+	daemons []*daemon
 	undo    []func() error
-	// belowVolumes is how much there is to undo once the volumes are gone.
-	belowVolumes int
-}
-
-type step struct {
-	name string
-	do   func() error
+	before  []string // what the machine had already
 }
 
 func newStage() (s *stage, err error) {
@@ -45,157 +37,120 @@ func newStage() (s *stage, err error) {
 	if s.kernel, err = dm.Open(); err != nil {
 		return nil, err
 	}
-	s.dir, err = os.MkdirTemp("/dev/shm", "demo-")
+	if s.before, err = dmtest.Leftovers(s.kernel); err != nil {
+		return nil, err
+	}
+	// Not in /tmp: the pool's file is large, and on some machines that is memory.
+	if s.dir, err = os.MkdirTemp("/var/tmp", "csi-demo-"); err != nil {
+		return nil, err
+	}
 	s.later(func() error { return os.RemoveAll(s.dir) })
-	s.machine = dmtest.NewMachine(s.kernel, s.dir)
-	return s, err
+	// PostgreSQL passes through it, as another user.
+	return s, os.Chmod(s.dir, 0o711)
+}
+
+func (s *stage) path(names ...string) string {
+	return filepath.Join(append([]string{s.dir}, names...)...)
 }
 
 func (s *stage) later(undo func() error) { s.undo = append(s.undo, undo) }
-
-// close takes everything down; again does nothing.
-func (s *stage) close() error { return s.downTo(0) }
 
 // downTo takes down what was made after the first n things.
 func (s *stage) downTo(n int) (err error) {
 	for len(s.undo) > n {
 		last := len(s.undo) - 1
-		err = errors.Join(err, s.undo[last]())
+		undo := s.undo[last]
 		s.undo = s.undo[:last]
+		err = errors.Join(err, undo())
 	}
 	return err
 }
 
-func (s *stage) steps() []step {
-	return []step{
-		{"make a thin pool of 64 MiB", s.makePool},
-		{"make a volume of 512 MiB: one message", func() error { return s.pool.CreateThin(1) }},
-		{"activate, format and mount it", func() error { return s.mount(1, "ext4") }},
-		{"write a file and sync it", func() error { return s.write("first", 4<<20) }},
-		{"take a snapshot while the volume is written", s.snapshotUnderLoad},
-		{"mount the snapshot: the file is there, whole", s.readSnapshot},
-		{"fill the pool through a raw block volume", s.fillPool},
-		{"grow the pool to 256 MiB, with everything in use", s.grow},
-		{"write another file", func() error { return s.write("after", 16<<20) }},
-		{"unmount, deactivate and delete all volumes", func() error { return s.downTo(s.belowVolumes) }},
-	}
+// close takes everything down; again does nothing.
+func (s *stage) close() error { return s.downTo(0) }
+
+// runs has a daemon stopped in the end, and asked for its last words if that is bad.
+func (s *stage) runs(d *daemon) {
+	s.daemons = append(s.daemons, d)
+	s.later(d.stop)
 }
 
-func (s *stage) makePool() error {
-	var devs []dm.DevNo
-	for _, size := range []dm.Sectors{4 * mib, largePool} {
-		disk, err := s.machine.NewDisk(size)
-		if err != nil {
+func (s *stage) lastWords() (words string) {
+	for _, d := range s.daemons {
+		words += d.lastWords()
+	}
+	return words
+}
+
+// serve starts csi-dmthin, which lies beside the demo, on a new pool.
+func (s *stage) serve() (*driver, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	socket, kubelet := s.path("csi.sock"), s.path("kubelet")
+	if err := errors.Join(os.Mkdir(s.path("state"), 0o700), os.Mkdir(kubelet, 0o755)); err != nil {
+		return nil, err
+	}
+	d, err := startDaemon(exec.Command(filepath.Join(filepath.Dir(self), "csi-dmthin"), "serve",
+		"--endpoint", "unix://"+socket, "--state-dir", s.path("state"), "--kubelet-dir", kubelet,
+		"--node", "demo", "--http", "",
+		"--pool", fmt.Sprintf("default:loopdatasize=%d,prefix=%s", poolSize, prefix)),
+		s.path("log"), syscall.SIGTERM)
+	if err != nil {
+		return nil, err
+	}
+	s.runs(d)
+	driver, err := dial(socket, kubelet)
+	if err != nil {
+		return nil, err
+	}
+	s.later(driver.socket.Close)
+	return driver, d.until("got ready", driver.isReady)
+}
+
+// poolUse asks the kernel, and not the server, how full the pool is, in bytes.
+func (s *stage) poolUse() (used, total uint64, err error) {
+	devices, err := dm.List(s.kernel, prefix, "")
+	if err != nil {
+		return 0, 0, err
+	}
+	i := slices.IndexFunc(devices, func(d dm.Listed) bool { return strings.HasSuffix(d.Name, "-pool") })
+	if i < 0 {
+		return 0, 0, errors.New("there is no pool")
+	}
+	status, err := dm.Pool{Device: dm.ByName(s.kernel, devices[i].Name)}.PoolStatus()
+	if err != nil || !status.Known() {
+		return 0, 0, errors.Join(err, errors.New("the pool does not tell how full it is"))
+	}
+	block := poolSize / max(status.Data.Total, 1)
+	return status.Data.Used * block, poolSize, nil
+}
+
+// waitForUse waits until the pool is as full as that: what is deleted may go a
+// little later, when the last who has it open lets go.
+func (s *stage) waitForUse(want uint64) error {
+	for limit := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
+		used, _, err := s.poolUse()
+		if err != nil || used == want {
 			return err
 		}
-		s.later(disk.Close)
-		devs = append(devs, disk.Dev())
-	}
-	s.table = dm.ThinPool{Metadata: devs[0], Data: devs[1], BlockSize: dm.MinBlockSize, ErrorIfNoSpace: true}
-	device, err := dm.Activate(s.kernel, "demo-pool", "", dm.Whole(smallPool, s.table))
-	if err != nil {
-		return err
-	}
-	s.pool = dm.Pool{Device: device}
-	s.later(device.Remove)
-	s.belowVolumes = len(s.undo)
-	info, err := device.Info()
-	s.dev = info.Dev
-	return err
-}
-
-func volumeName(id dm.DeviceID) string { return fmt.Sprintf("demo-volume-%d", id) }
-
-func (s *stage) mountPoint(id dm.DeviceID) string { return filepath.Join(s.dir, volumeName(id)) }
-
-// activate makes a block device of a thin.
-func (s *stage) activate(id dm.DeviceID) (dm.Info, error) {
-	device, err := dm.Activate(s.kernel, volumeName(id), "", dm.Whole(volume, dm.Thin{Pool: s.dev, ID: id}))
-	if err != nil {
-		return dm.Info{}, err
-	}
-	s.later(func() error { return errors.Join(device.Remove(), s.pool.Delete(id)) })
-	return device.Info()
-}
-
-// mount activates a thin and mounts it, formatted before if a type is given.
-func (s *stage) mount(id dm.DeviceID, format string) error {
-	info, err := s.activate(id)
-	if err != nil {
-		return err
-	}
-	if format != "" {
-		if err := tool("mkfs."+format, "-q", "-E", "nodiscard,assume_storage_prezeroed=1", info.Node()); err != nil {
-			return err
+		if time.Now().After(limit) {
+			return fmt.Errorf("the pool has %d bytes in use, and had %d before there was a volume", used, want)
 		}
 	}
-	if err := os.Mkdir(s.mountPoint(id), 0o700); err != nil {
+}
+
+// nothingLeft fails if the machine has a device, a loop or a mount that it had not
+// before.
+func (s *stage) nothingLeft() error {
+	now, err := dmtest.Leftovers(s.kernel)
+	if err != nil {
 		return err
 	}
-	if err := unix.Mount(info.Node(), s.mountPoint(id), "ext4", 0, ""); err != nil {
-		return fmt.Errorf("mount: %w", err)
+	now = slices.DeleteFunc(now, func(thing string) bool { return slices.Contains(s.before, thing) })
+	if len(now) > 0 {
+		return fmt.Errorf("left behind: %v", now)
 	}
-	s.later(func() error { return unix.Unmount(s.mountPoint(id), 0) })
 	return nil
-}
-
-func content(name string, size int) []byte {
-	return bytes.Repeat([]byte(name+"\n"), size/(len(name)+1))
-}
-
-func (s *stage) write(name string, size int) error {
-	f, err := os.Create(filepath.Join(s.mountPoint(1), name))
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content(name, size))
-	return errors.Join(err, f.Sync(), f.Close())
-}
-
-// snapshotUnderLoad suspends the volume for the one message only.
-func (s *stage) snapshotUnderLoad() error {
-	wrote := make(chan error)
-	go func() { wrote <- s.write("second", 8<<20) }()
-	time.Sleep(5 * time.Millisecond)
-	err := dm.ByName(s.kernel, volumeName(1)).WhileSuspended(0, func() error { return s.pool.CreateSnap(2, 1) })
-	return errors.Join(err, <-wrote)
-}
-
-func (s *stage) readSnapshot() error {
-	if err := s.mount(2, ""); err != nil {
-		return err
-	}
-	have, err := os.ReadFile(filepath.Join(s.mountPoint(2), "first"))
-	if err == nil && !bytes.Equal(have, content("first", 4<<20)) {
-		err = errors.New("the file differs")
-	}
-	return err
-}
-
-// fillPool writes until there is no space, on a volume without a file system: one
-// with a journal might not survive it.
-func (s *stage) fillPool() error {
-	if err := s.pool.CreateThin(3); err != nil {
-		return err
-	}
-	info, err := s.activate(3)
-	if err != nil {
-		return err
-	}
-	f, err := s.machine.Open(info)
-	if err != nil {
-		return err
-	}
-	chunk := content("filler", 1<<20)[:1<<20-dm.SectorSize]
-	for at := int64(0); err == nil; at += 1 << 20 {
-		_, err = f.WriteAt(chunk, at)
-	}
-	if !errors.Is(err, unix.ENOSPC) {
-		return errors.Join(err, f.Close())
-	}
-	return f.Close()
-}
-
-func (s *stage) grow() error {
-	return s.pool.Swap(dm.Whole(largePool, s.table), dm.SkipLockFS|dm.NoFlush)
 }

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/csi-dmthin/csi-dmthin/pkg/csi"
+	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
+	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
+	"github.com/csi-dmthin/csi-dmthin/pkg/filesystem"
+	"github.com/csi-dmthin/csi-dmthin/pkg/graphdriver"
+)
+
+var poolName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// A poolConfig is what a pool is made with.
+type poolConfig struct {
+	options []string // of the device set
+	growTo  int64    // bytes
+}
+
+// parsePool checks a pool's options. A device of a pool that serves CSI is deleted at
+// once or not at all, so that the orchestrator hears of it; they are not mounted lazily
+// away, either.
+func parsePool(given map[string]string) (p poolConfig, err error) {
+	p.options = []string{"dm.use_deferred_deletion=false"}
+	for _, key := range slices.Sorted(maps.Keys(given)) {
+		if key == "grow-to" {
+			if p.growTo, err = deviceset.ParseSize(given[key]); err != nil {
+				return p, fmt.Errorf("grow-to: %w", err)
+			}
+			continue
+		}
+		p.options = append(p.options, "dm."+key+"="+given[key])
+	}
+	_, _, err = deviceset.ParseOptions(p.options)
+	return p, err
+}
+
+// root returns where a pool's state is.
+func (c *config) root(pool string) string { return filepath.Join(c.StateDir, "pools", pool) }
+
+// openers returns the pools, each with what opens it.
+func (c *config) openers(o func() observer) (pools []*csi.Pool) {
+	for _, name := range c.Pools.names() {
+		p, _ := parsePool(c.Pools[name]) // it was checked when it was read
+		root := c.root(name)
+		pools = append(pools, &csi.Pool{
+			Name: name, MostBytes: p.growTo,
+			Open: func() (*graphdriver.Driver, error) { return openPool(root, p.options, o()) },
+		})
+	}
+	return pools
+}
+
+func openPool(root string, options []string, o observer) (*graphdriver.Driver, error) {
+	host, err := deviceset.ThisMachine()
+	if err != nil {
+		return nil, err
+	}
+	m := observedMachine{host, traced{observedKernel{host, o}}, o}
+	set, err := deviceset.Open(m, root, true, options, nil, nil)
+	if err != nil {
+		return nil, errors.Join(err, host.Close())
+	}
+	return graphdriver.New(set, root, nil, nil)
+}
+
+// An observer is told how long things took.
+type observer interface {
+	ObserveIoctl(command string, took time.Duration)
+	ObserveTool(tool, fs string, took time.Duration)
+}
+
+// observedKernel tells how long device-mapper took.
+type observedKernel struct {
+	dm.Kernel
+	observer
+}
+
+func (k observedKernel) Do(r dm.Request) (dm.Reply, error) {
+	begin := time.Now()
+	reply, err := k.Kernel.Do(r)
+	k.ObserveIoctl(r.Command.String(), time.Since(begin))
+	return reply, err
+}
+
+// observedMachine is this machine with a kernel and tools that are observed.
+type observedMachine struct {
+	*deviceset.Host
+	kernel dm.Kernel
+	observer
+}
+
+func (m observedMachine) Do(r dm.Request) (dm.Reply, error) { return m.kernel.Do(r) }
+
+func (m observedMachine) Make(ctx context.Context, i dm.Info, t filesystem.Type, o filesystem.MakeOptions) error {
+	defer m.took("mkfs", t, time.Now())
+	return m.Host.Make(ctx, i, t, o)
+}
+
+func (m observedMachine) Check(ctx context.Context, i dm.Info, t filesystem.Type) error {
+	defer m.took("fsck", t, time.Now())
+	return m.Host.Check(ctx, i, t)
+}
+
+func (m observedMachine) GrowFS(ctx context.Context, i dm.Info, path string, t filesystem.Type) error {
+	defer m.took("grow", t, time.Now())
+	return m.Host.GrowFS(ctx, i, path, t)
+}
+
+func (m observedMachine) took(tool string, t filesystem.Type, begin time.Time) {
+	m.ObserveTool(tool, string(t), time.Since(begin))
+}

@@ -1,0 +1,52 @@
+package csi
+
+import (
+	"context"
+
+	csi "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// GetCapacity tells how large a new volume can be. It fails on nothing that is asked:
+// CreateVolume refuses what it does not know, by name.
+func (d *Driver) GetCapacity(_ context.Context, r *csi.GetCapacityRequest) (*csi.GetCapacityResponse, error) {
+	room := int64(0)
+	p, err := d.pools.named(poolParameter(r.GetParameters()))
+	if err == nil && d.isHere(r.GetAccessibleTopology()) && suitsAny(r.GetVolumeCapabilities()) {
+		room = p.room()
+	}
+	return &csi.GetCapacityResponse{AvailableCapacity: room, MaximumVolumeSize: wrapperspb.Int64(room)}, nil
+}
+
+func poolParameter(given map[string]string) string {
+	if name := given[parameterPrefix+"pool"]; name != "" {
+		return name
+	}
+	return DefaultPool
+}
+
+func suitsAny(all []*csi.VolumeCapability) bool {
+	if len(all) == 0 {
+		return true
+	}
+	_, err := parseCapabilities(all)
+	return err == nil
+}
+
+// room returns how large a new volume can be, in steps: each other value is written
+// down by the orchestrator for each class and node.
+func (p *Pool) room() int64 {
+	layers, err := p.Layers()
+	if err != nil {
+		return 0
+	}
+	room, err := layers.Room()
+	if err != nil {
+		return 0 // such as in a pool that takes no changes
+	}
+	const step = 64 << 20
+	if room >= 16*step {
+		room = room / step * step
+	}
+	return room
+}

@@ -1,0 +1,247 @@
+package csi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+
+	csi "github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
+	"github.com/csi-dmthin/csi-dmthin/pkg/filesystem"
+	"github.com/csi-dmthin/csi-dmthin/pkg/graphdriver"
+)
+
+// A creation is what CreateVolume asks for.
+type creation struct {
+	parameters
+	name   string
+	size   sizeRange
+	access access
+	source *volume
+}
+
+// CreateVolume makes a volume: blank, or from a snapshot or a volume, as large or
+// larger. A blank one is formatted when it is first staged.
+func (d *Driver) CreateVolume(_ context.Context, r *csi.CreateVolumeRequest) (*csi.CreateVolumeResponse, error) {
+	want, err := d.parseCreation(r)
+	if err != nil {
+		return nil, err
+	}
+	p, err := d.poolFor(want)
+	if err != nil {
+		return nil, err
+	}
+	v, err := d.create(p, want)
+	if err != nil {
+		return nil, err
+	}
+	return &csi.CreateVolumeResponse{Volume: d.presentVolume(v)}, nil
+}
+
+func (d *Driver) parseCreation(r *csi.CreateVolumeRequest) (c creation, err error) {
+	c.name = r.GetName()
+	if err := checkText("name", c.name); err != nil {
+		return c, err
+	}
+	if c.access, err = parseCapabilities(r.GetVolumeCapabilities()); err != nil {
+		return c, err
+	}
+	if c.parameters, err = parseParameters(r.GetParameters()); err != nil {
+		return c, err
+	}
+	if len(r.GetMutableParameters()) > 0 {
+		return c, fmt.Errorf("%w: mutable parameters are not known: %q", errInvalid, slices.Sorted(maps.Keys(r.GetMutableParameters())))
+	}
+	if c.access.block && (c.mkfs != "" || c.discard) {
+		return c, fmt.Errorf("%w: a block volume has no file system for mkfs-options or discard", errInvalid)
+	}
+	if c.size, err = parseRange(r.GetCapacityRange()); err != nil {
+		return c, err
+	}
+	if err := d.checkTopology(r.GetAccessibilityRequirements()); err != nil {
+		return c, err
+	}
+	c.source, err = d.sourceOf(r.GetVolumeContentSource())
+	return c, err
+}
+
+// checkTopology refuses a volume that may not be on this node.
+func (d *Driver) checkTopology(r *csi.TopologyRequirement) error {
+	allowed := r.GetRequisite()
+	if len(allowed) == 0 {
+		allowed = r.GetPreferred()
+	}
+	if len(allowed) > 0 && !slices.ContainsFunc(allowed, d.isHere) {
+		return fmt.Errorf("%w: volumes are made on node %s", errNotHere, d.Node)
+	}
+	return nil
+}
+
+func (d *Driver) sourceOf(s *csi.VolumeContentSource) (*volume, error) {
+	var v volume
+	var err error
+	switch t := s.GetType().(type) {
+	case nil:
+		if s != nil {
+			return nil, fmt.Errorf("%w: a content source without type", errInvalid)
+		}
+		return nil, nil
+	case *csi.VolumeContentSource_Snapshot:
+		v, err = d.find(aSnapshot, t.Snapshot.GetSnapshotId())
+	case *csi.VolumeContentSource_Volume:
+		v, err = d.find(aVolume, t.Volume.GetVolumeId())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("content source: %w", err)
+	}
+	return &v, nil
+}
+
+// poolFor returns the pool that a volume is to lie in.
+func (d *Driver) poolFor(c creation) (*Pool, error) {
+	if c.source == nil {
+		name := c.pool
+		if name == "" {
+			name = DefaultPool
+		}
+		return d.pools.named(name)
+	}
+	if c.pool != "" && c.pool != c.source.pool.Name {
+		return nil, fmt.Errorf("%w: the volume is to be in pool %s, and its source is in pool %s", errInvalid, c.pool, c.source.pool.Name)
+	}
+	return c.source.pool, nil
+}
+
+func (d *Driver) create(p *Pool, c creation) (volume, error) {
+	layers, err := p.Layers()
+	if err != nil {
+		return volume{}, err
+	}
+	device := aVolume.deviceName(c.name)
+	if have, err := layers.Device(device); err == nil {
+		v := volume{have, p, layers}
+		return v, v.satisfies(c)
+	}
+	if err := d.takenElsewhere(p, device); err != nil {
+		return volume{}, err
+	}
+	if err := c.make(layers, device); err != nil {
+		if errors.Is(err, deviceset.ErrReadOnly) {
+			err = fmt.Errorf("%w: %w", errNotHere, err) // another node may have a pool that takes it
+		}
+		return volume{}, err
+	}
+	have, err := layers.Device(device)
+	return volume{have, p, layers}, err
+}
+
+// takenElsewhere refuses a name that a volume of another pool has.
+func (d *Driver) takenElsewhere(here *Pool, device string) error {
+	for _, p := range d.pools {
+		if layers, err := p.Layers(); p != here && err == nil && layers.Exists(device) {
+			return fmt.Errorf("%w: there is a volume of that name in pool %s", errIncompat, p.Name)
+		}
+	}
+	return nil
+}
+
+// make makes the device.
+func (c creation) make(layers *graphdriver.Driver, device string) error {
+	o, err := c.options(layers)
+	if err != nil {
+		return err
+	}
+	switch {
+	case c.source == nil || c.source.blank():
+		return layers.CreateReadWrite(device, "", o)
+	case kindOf(c.source.Name) == aVolume:
+		return layers.CreateFromTemplate(device, c.source.Name, "", o, true)
+	}
+	return layers.CreateReadWrite(device, c.source.Name, o)
+}
+
+func (c creation) options(layers *graphdriver.Driver) (*graphdriver.CreateOpts, error) {
+	labels := c.labels()
+	suits, least := int64(defaultSize), int64(1)
+	if t, err := filesystem.ParseType(labels[labelFS]); err == nil {
+		least = t.MinSize()
+	}
+	storage := map[string]string{}
+	if c.source != nil {
+		suits, least = c.source.Size, c.source.Size
+		if fs := c.source.fileSystem(); !c.access.block && c.access.fs != "" && fs != "" && c.access.fs != fs {
+			return nil, fmt.Errorf("%w: fs_type %s: its source %s has %s", errInvalid, c.access.fs, c.source, fs)
+		}
+		if c.size.most != 0 && c.size.most < least {
+			return nil, fmt.Errorf("%w: limit_bytes %d: its source %s has %d bytes", errOutOfRange, c.size.most, c.source, least)
+		}
+		if c.size.least != 0 && c.size.least < least {
+			return nil, fmt.Errorf("%w: required_bytes %d: its source %s has %d bytes", errOutOfRange, c.size.least, c.source, least)
+		}
+	}
+	if c.source == nil || c.source.blank() {
+		storage["fs"] = "none"
+	}
+	size, err := c.size.pick(suits, least, layers.BlockSize())
+	if err != nil {
+		return nil, err
+	}
+	storage["size"] = strconv.FormatInt(size, 10)
+	for key, value := range labels {
+		if value != "" {
+			storage["label."+key] = value
+		}
+	}
+	return &graphdriver.CreateOpts{StorageOpt: storage}, nil
+}
+
+// labels are what is written down with the volume: what a later call compares, and what
+// staging goes by.
+func (c creation) labels() map[string]string {
+	labels := map[string]string{labelName: showable(c.name), labelAccess: accessBlock, labelMkfs: c.mkfs}
+	if !c.access.block {
+		labels[labelAccess] = accessMount
+		labels[labelFS] = c.access.fs
+	}
+	if c.discard {
+		labels[labelDiscard] = "true"
+	}
+	if c.source != nil {
+		labels[labelSource] = c.source.Name
+	}
+	if c.source != nil && !c.access.block && labels[labelFS] == "" {
+		labels[labelFS] = c.source.fileSystem()
+	} else if c.source == nil && !c.access.block && labels[labelFS] == "" {
+		labels[labelFS] = string(filesystem.Ext4)
+	}
+	return labels
+}
+
+// satisfies refuses a volume that a call which wants c would not have made.
+func (v volume) satisfies(c creation) error {
+	labels := c.labels()
+	for _, key := range []string{labelAccess, labelFS, labelMkfs, labelDiscard, labelSource} {
+		if v.Labels[key] != labels[key] {
+			return fmt.Errorf("%w: a volume of that name has %s %q, not %q", errIncompat, key, v.Labels[key], labels[key])
+		}
+	}
+	if c.pool != "" && c.pool != v.pool.Name {
+		return fmt.Errorf("%w: a volume of that name is in pool %s", errIncompat, v.pool.Name)
+	}
+	if !c.size.has(v.Size) {
+		return fmt.Errorf("%w: a volume of that name has %d bytes", errIncompat, v.Size)
+	}
+	return v.Err
+}
+
+// showable returns a name as people can read it.
+func showable(name string) string {
+	if quoted := strconv.QuoteToASCII(name); quoted != `"`+name+`"` {
+		return quoted[1:min(len(quoted)-1, 256)]
+	}
+	return name
+}

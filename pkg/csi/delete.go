@@ -1,0 +1,57 @@
+package csi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	csi "github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
+)
+
+// DeleteVolume deletes a volume. Its snapshots and clones stay.
+func (d *Driver) DeleteVolume(_ context.Context, r *csi.DeleteVolumeRequest) (*csi.DeleteVolumeResponse, error) {
+	if r.GetVolumeId() == "" {
+		return nil, fmt.Errorf("%w: volume_id is missing", errInvalid)
+	}
+	if err := d.delete(aVolume, r.GetVolumeId()); err != nil {
+		return nil, err
+	}
+	return &csi.DeleteVolumeResponse{}, nil
+}
+
+// DeleteSnapshot deletes a snapshot. What was made from it stays.
+func (d *Driver) DeleteSnapshot(_ context.Context, r *csi.DeleteSnapshotRequest) (*csi.DeleteSnapshotResponse, error) {
+	if r.GetSnapshotId() == "" {
+		return nil, fmt.Errorf("%w: snapshot_id is missing", errInvalid)
+	}
+	if err := d.delete(aSnapshot, r.GetSnapshotId()); err != nil {
+		return nil, err
+	}
+	return &csi.DeleteSnapshotResponse{}, nil
+}
+
+func (d *Driver) delete(k kind, text string) error {
+	v, err := d.find(k, text)
+	if errors.Is(err, errNoSuchID) || errors.Is(err, deviceset.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	dev, active, err := v.layers.ActiveDevice(v.Name)
+	if err != nil {
+		return err
+	}
+	if active {
+		points, err := d.Host.MountPoints(dev.Dev)
+		if err != nil {
+			return err
+		}
+		if len(points) > 0 {
+			return fmt.Errorf("%w: it is published or staged at %s", errWrongState, points[0])
+		}
+	}
+	return v.layers.Remove(v.Name)
+}

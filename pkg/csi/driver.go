@@ -1,0 +1,112 @@
+package csi
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"regexp"
+	"time"
+
+	csi "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc"
+	"k8s.io/klog/v2"
+)
+
+// Name is the driver's, and the prefix of all that it names in the orchestrator.
+const Name = "csi-dmthin.dev"
+
+// topologyKey names a node.
+const topologyKey = Name + "/node"
+
+// Options are what a Driver is made of.
+type Options struct {
+	Version    string
+	Node       string // its name in the orchestrator
+	KubeletDir string // below which volumes are staged and published
+	Host       Host
+	Pools      []*Pool
+}
+
+// A Driver answers CSI's calls for the pools of one node.
+type Driver struct {
+	csi.UnimplementedIdentityServer
+	csi.UnimplementedControllerServer
+	csi.UnimplementedNodeServer
+
+	Options
+	pools  pools
+	busy   lockSet // volumes and snapshots that a call is about
+	asking lockSet // file systems that are asked how full they are
+}
+
+// New makes a driver. Its pools are opened by Open.
+func New(o Options) *Driver { return &Driver{Options: o, pools: o.Pools} }
+
+// Register gives the driver's services to a gRPC server.
+func (d *Driver) Register(s grpc.ServiceRegistrar) {
+	csi.RegisterIdentityServer(s, d)
+	csi.RegisterControllerServer(s, d)
+	csi.RegisterNodeServer(s, d)
+}
+
+// Open opens all pools, and goes on trying with those that cannot be opened until ctx
+// ends.
+func (d *Driver) Open(ctx context.Context) {
+	for wait := firstRetry; !d.openAll(ctx); wait = min(2*wait, lastRetry) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+const (
+	firstRetry = time.Second
+	lastRetry  = time.Minute
+)
+
+func (d *Driver) openAll(ctx context.Context) (all bool) {
+	all = true
+	for _, p := range d.pools {
+		if err := p.TryOpen(); err != nil {
+			klog.FromContext(ctx).Error(err, "A pool cannot be opened", "pool", p.Name)
+			all = false
+		}
+	}
+	return all
+}
+
+// Close lets go of all pools. What is mounted stays mounted.
+func (d *Driver) Close() (err error) {
+	for _, p := range d.pools {
+		err = errors.Join(err, p.close())
+	}
+	return err
+}
+
+var topologyValue = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$`)
+
+// segment is the node's name as a topology may have it: hashed where that is too long.
+func (d *Driver) segment() string {
+	if topologyValue.MatchString(d.Node) {
+		return d.Node
+	}
+	sum := sha256.Sum256([]byte(d.Node))
+	return hex.EncodeToString(sum[:16])
+}
+
+func (d *Driver) topology() *csi.Topology {
+	return &csi.Topology{Segments: map[string]string{topologyKey: d.segment()}}
+}
+
+// isHere reports whether a topology is this node's.
+func (d *Driver) isHere(t *csi.Topology) bool {
+	for key, value := range t.GetSegments() {
+		if key == topologyKey && value != d.segment() {
+			return false
+		}
+	}
+	return true
+}

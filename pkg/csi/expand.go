@@ -1,0 +1,80 @@
+package csi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	csi "github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
+)
+
+// ControllerExpandVolume makes a volume larger, while it is in use or not, and its pool
+// too where that may grow. The file system follows with NodeExpandVolume.
+func (d *Driver) ControllerExpandVolume(_ context.Context, r *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
+	if err := checkID("volume_id", r.GetVolumeId()); err != nil {
+		return nil, err
+	}
+	if r.GetCapacityRange() == nil {
+		return nil, fmt.Errorf("%w: capacity_range is missing", errInvalid)
+	}
+	size, err := parseRange(r.GetCapacityRange())
+	if err != nil {
+		return nil, err
+	}
+	v, err := d.find(aVolume, r.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	if c := r.GetVolumeCapability(); c != nil {
+		a, err := parseCapability(c)
+		if err == nil {
+			err = v.allows(a)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	have, err := v.expand(size)
+	if err != nil {
+		return nil, err
+	}
+	return &csi.ControllerExpandVolumeResponse{CapacityBytes: have, NodeExpansionRequired: !v.isBlock()}, nil
+}
+
+// expand makes the device as large as size asks for.
+func (v volume) expand(size sizeRange) (int64, error) {
+	block := v.layers.BlockSize()
+	want := max((size.least+block-1)/block*block, v.Size)
+	if size.most != 0 && want > size.most {
+		return 0, fmt.Errorf("%w: limit_bytes %d: it has %d, in blocks of %d bytes", errOutOfRange, size.most, v.Size, block)
+	}
+	err := v.layers.GrowDevice(v.Name, want)
+	if errors.Is(err, deviceset.ErrPoolFull) {
+		err = v.expandWithPool(want, err)
+	}
+	return want, err
+}
+
+// expandWithPool makes the pool larger first, if it may be.
+func (v volume) expandWithPool(want int64, full error) error {
+	data := int64(v.layers.DeviceSet.Status().Data.Total)
+	need := data + want - v.Size
+	switch {
+	case v.pool.MostBytes <= data && want > data:
+		return fmt.Errorf("%w: pool %s has %d bytes: %w", errNeverFits, v.pool.Name, data, full)
+	case v.pool.MostBytes <= data:
+		return fmt.Errorf("%w: %w", errNoRoomNow, full)
+	case need > v.pool.MostBytes:
+		return fmt.Errorf("%w: pool %s may have %d bytes, and needs %d: %w", errNeverFits, v.pool.Name, v.pool.MostBytes, need, full)
+	}
+	if err := v.layers.ResizePool(need); err != nil {
+		return fmt.Errorf("%w: %w: %w", errNoRoomNow, full, err)
+	}
+	err := v.layers.GrowDevice(v.Name, want)
+	if errors.Is(err, deviceset.ErrPoolFull) {
+		err = fmt.Errorf("%w: %w", errNoRoomNow, err)
+	}
+	return err
+}

@@ -1,0 +1,141 @@
+package csi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	csi "github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
+)
+
+// mostEntries are those of a page for which nobody asked for fewer.
+const mostEntries = 1000
+
+// ListVolumes lists volumes in the order of their ids. The token is the last id of a
+// page: what is made or deleted between two pages moves no other.
+func (d *Driver) ListVolumes(_ context.Context, r *csi.ListVolumesRequest) (*csi.ListVolumesResponse, error) {
+	page, next, err := d.page(aVolume, r.GetMaxEntries(), r.GetStartingToken(), everything)
+	if err != nil {
+		return nil, err
+	}
+	answer := &csi.ListVolumesResponse{NextToken: next}
+	for _, v := range page {
+		answer.Entries = append(answer.Entries, &csi.ListVolumesResponse_Entry{
+			Volume: d.presentVolume(v), Status: &csi.ListVolumesResponse_VolumeStatus{},
+		})
+	}
+	return answer, nil
+}
+
+// ListSnapshots lists snapshots likewise, all or those of a volume or an id.
+func (d *Driver) ListSnapshots(_ context.Context, r *csi.ListSnapshotsRequest) (*csi.ListSnapshotsResponse, error) {
+	var page []volume
+	var next string
+	var err error
+	source := r.GetSourceVolumeId()
+	of := func(v volume) bool { return source == "" || v.sourceID() == source }
+	switch {
+	case r.GetMaxEntries() < 0:
+		err = fmt.Errorf("%w: max_entries %d", errInvalid, r.GetMaxEntries())
+	case r.GetSnapshotId() != "":
+		page, err = d.one(r.GetSnapshotId(), of)
+	default:
+		page, next, err = d.page(aSnapshot, r.GetMaxEntries(), r.GetStartingToken(), of)
+	}
+	if err != nil {
+		return nil, err
+	}
+	answer := &csi.ListSnapshotsResponse{NextToken: next}
+	for _, s := range page {
+		answer.Entries = append(answer.Entries, &csi.ListSnapshotsResponse_Entry{Snapshot: presentSnapshot(s)})
+	}
+	return answer, nil
+}
+
+func everything(volume) bool { return true }
+
+// one returns the snapshot of an id, if there is one that is wanted.
+func (d *Driver) one(text string, wanted func(volume) bool) ([]volume, error) {
+	s, err := d.find(aSnapshot, text)
+	switch {
+	case errors.Is(err, errNoSuchID), errors.Is(err, deviceset.ErrNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case !wanted(s):
+		return nil, nil
+	}
+	return []volume{s}, nil
+}
+
+// page returns at most most devices of a kind that are wanted, from behind a token on,
+// and the token of the next page. A pool that is not open makes it an error: a list
+// that looks whole must be.
+func (d *Driver) page(k kind, most int32, token string, wanted func(volume) bool) (page []volume, next string, err error) {
+	from := id{}
+	if token != "" {
+		if from, err = parseID(k, token); err != nil {
+			return nil, "", fmt.Errorf("%w: %q", errBadToken, token)
+		}
+	}
+	limit := int(most)
+	switch {
+	case most < 0:
+		return nil, "", fmt.Errorf("%w: max_entries %d", errInvalid, most)
+	case most == 0 || most > mostEntries:
+		limit = mostEntries
+	}
+	for _, p := range d.pools {
+		if _, err := p.Layers(); err != nil {
+			return nil, "", err
+		}
+	}
+	for _, p := range d.pools.byKey() {
+		if p.Key() < from.pool {
+			continue
+		}
+		after := string(k)
+		if p.Key() == from.pool {
+			after = from.device
+		}
+		if page, err = p.list(page, k, after, limit+1, wanted); err != nil {
+			return nil, "", err
+		}
+	}
+	if len(page) > limit {
+		page = page[:limit]
+		next = page[limit-1].id()
+	}
+	return page, next, nil
+}
+
+// list adds devices of a kind to a page until it has limit.
+func (p *Pool) list(page []volume, k kind, after string, limit int, wanted func(volume) bool) ([]volume, error) {
+	layers, err := p.Layers()
+	if err != nil {
+		return page, err
+	}
+	for len(page) < limit {
+		devices, next := layers.Devices(after, limit)
+		for _, device := range devices {
+			switch kindOf(device.Name) {
+			case k:
+				if v := (volume{device, p, layers}); wanted(v) && len(page) < limit {
+					page = append(page, v)
+				}
+			case "":
+			default:
+				if device.Name > string(k)+"~" {
+					return page, nil // those of other kinds come behind
+				}
+			}
+		}
+		if next == "" {
+			return page, nil
+		}
+		after = next
+	}
+	return page, nil
+}

@@ -1,0 +1,71 @@
+package csi
+
+import (
+	"context"
+	"fmt"
+
+	csi "github.com/container-storage-interface/spec/lib/go/csi"
+)
+
+// NodeExpandVolume makes the file system of a volume as large as the volume, while it is
+// in use.
+func (d *Driver) NodeExpandVolume(ctx context.Context, r *csi.NodeExpandVolumeRequest) (*csi.NodeExpandVolumeResponse, error) {
+	if err := checkID("volume_id", r.GetVolumeId()); err != nil {
+		return nil, err
+	}
+	if err := checkID("volume_path", r.GetVolumePath()); err != nil {
+		return nil, err
+	}
+	size, err := parseRange(r.GetCapacityRange())
+	if err != nil {
+		return nil, err
+	}
+	v, err := d.find(aVolume, r.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	if c := r.GetVolumeCapability(); c != nil {
+		a, err := parseCapability(c)
+		if err == nil {
+			err = v.allows(a)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if size.most != 0 && v.Size > size.most {
+		return nil, fmt.Errorf("%w: limit_bytes %d: it has %d", errOutOfRange, size.most, v.Size)
+	}
+	if err := d.isAt(v, r.GetVolumePath()); err != nil {
+		return nil, err
+	}
+	have, err := v.expand(size) // no error where the controller's part came first
+	if err != nil {
+		return nil, err
+	}
+	if !v.isBlock() {
+		if err := v.layers.GrowFilesystem(ctx, v.Name); err != nil {
+			return nil, err
+		}
+	}
+	return &csi.NodeExpandVolumeResponse{CapacityBytes: have}, nil
+}
+
+// isAt fails unless a volume is at a path: mounted, or as its device's node.
+func (d *Driver) isAt(v volume, path string) error {
+	if err := d.checkPath("volume_path", path); err != nil {
+		return fmt.Errorf("%w: %w", errNotMounted, err)
+	}
+	dev, active, err := v.layers.ActiveDevice(v.Name)
+	if err != nil {
+		return err
+	}
+	m, ok, err := d.Host.MountedAt(path)
+	if err != nil {
+		return err
+	}
+	if !active || !ok && !v.isBlock() || ok && m.Dev != dev.Dev {
+		return fmt.Errorf("%w: %s", errNotMounted, path)
+	}
+	return nil
+}

@@ -1,0 +1,125 @@
+package csi
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
+	"github.com/csi-dmthin/csi-dmthin/pkg/graphdriver"
+)
+
+// A Pool is a thin pool that volumes may lie in. One that cannot be opened is kept
+// with the reason: it takes no volumes, and the others serve.
+type Pool struct {
+	Name string
+	// Open opens it. It is called again while it fails.
+	Open func() (*graphdriver.Driver, error)
+	// MostBytes is how large the pool's data may become for a volume that expands. 0 is
+	// as large as it is.
+	MostBytes int64
+
+	mu     sync.RWMutex
+	layers *graphdriver.Driver
+	key    string
+	err    error
+	closed bool
+}
+
+// DefaultPool is the pool of volumes that name none.
+const DefaultPool = "default"
+
+// TryOpen opens the pool, unless it is open.
+func (p *Pool) TryOpen() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.layers != nil || p.closed {
+		return nil
+	}
+	layers, err := p.Open()
+	if p.err = err; err == nil {
+		p.layers, p.key = layers, keyOf(layers.PoolUUID())
+	}
+	return err
+}
+
+// Layers returns the pool's layers, or why there are none.
+func (p *Pool) Layers() (*graphdriver.Driver, error) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.layers == nil {
+		return nil, fmt.Errorf("%w: pool %s is not open: %w", deviceset.ErrUnavailable, p.Name, p.err)
+	}
+	return p.layers, nil
+}
+
+// Key names the pool to the orchestrator; it is empty while the pool is not open.
+func (p *Pool) Key() string {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.key
+}
+
+// While closes the pool for do, and opens it again.
+func (p *Pool) While(do func() error) error {
+	err := p.close()
+	if err == nil {
+		err = do()
+	}
+	p.mu.Lock()
+	p.closed = false
+	p.mu.Unlock()
+	return errors.Join(err, p.TryOpen())
+}
+
+// close lets go of the pool. What is mounted stays.
+func (p *Pool) close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	if p.layers == nil {
+		return nil
+	}
+	if err := p.layers.Cleanup(); err != nil {
+		return fmt.Errorf("pool %s: %w", p.Name, err)
+	}
+	p.layers, p.err = nil, deviceset.ErrShutDown
+	return nil
+}
+
+// pools are those of a node, in the order of their keys and then names.
+type pools []*Pool
+
+// named returns a pool by its name in the configuration.
+func (ps pools) named(name string) (*Pool, error) {
+	var known []string
+	for _, p := range ps {
+		if p.Name == name {
+			return p, nil
+		}
+		known = append(known, p.Name)
+	}
+	slices.Sort(known)
+	return nil, fmt.Errorf("%w: this node has no pool %q: it has %s", errInvalid, name, strings.Join(known, ", "))
+}
+
+// of returns the pool of an id. While one is not open, an id that no other has may be
+// its.
+func (ps pools) of(i id) (*Pool, *graphdriver.Driver, error) {
+	for _, p := range ps {
+		if p.Key() == i.pool {
+			layers, err := p.Layers()
+			return p, layers, err
+		}
+	}
+	return nil, nil, fmt.Errorf("%w: no pool that is open on this node has the key %s", deviceset.ErrUnavailable, i.pool)
+}
+
+// byKey returns the pools that are open, in the order of their keys.
+func (ps pools) byKey() pools {
+	open := slices.DeleteFunc(slices.Clone(ps), func(p *Pool) bool { return p.Key() == "" })
+	slices.SortFunc(open, func(a, b *Pool) int { return strings.Compare(a.Key(), b.Key()) })
+	return open
+}

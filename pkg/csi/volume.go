@@ -1,0 +1,89 @@
+package csi
+
+import (
+	"fmt"
+
+	csi "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
+	"github.com/csi-dmthin/csi-dmthin/pkg/graphdriver"
+)
+
+// What is written down with a device, as labels.
+const (
+	labelName    = "name"    // the orchestrator's
+	labelAccess  = "access"  // "block" or "mount"
+	labelFS      = "fs"      // what it is to be formatted with
+	labelMkfs    = "mkfs"    // and how
+	labelDiscard = "discard" // "true"
+	labelSource  = "source"  // the device that it was made from
+)
+
+const (
+	accessBlock = "block"
+	accessMount = "mount"
+)
+
+// A volume is a device that is a volume or a snapshot.
+type volume struct {
+	deviceset.Device
+	pool   *Pool
+	layers *graphdriver.Driver
+}
+
+// find returns what an id names.
+func (d *Driver) find(k kind, text string) (volume, error) {
+	i, err := parseID(k, text)
+	if err != nil {
+		return volume{}, err
+	}
+	p, layers, err := d.pools.of(i)
+	if err != nil {
+		return volume{}, err
+	}
+	device, err := layers.Device(i.device)
+	return volume{device, p, layers}, err
+}
+
+func (v volume) id() string { return id{v.pool.Key(), v.Name}.String() }
+
+func (v volume) isBlock() bool { return v.Labels[labelAccess] == accessBlock }
+
+// blank reports whether nobody can have written to v: a volume for a file system that
+// it does not have yet.
+func (v volume) blank() bool { return !v.isBlock() && v.FS == "none" && v.Parent == "" && !v.Adopted }
+
+// sourceID returns the id of what v was made from; it need not be there any more.
+func (v volume) sourceID() string {
+	source := v.Labels[labelSource]
+	if source == "" {
+		return ""
+	}
+	return id{v.pool.Key(), source}.String()
+}
+
+func (d *Driver) presentVolume(v volume) *csi.Volume {
+	present := &csi.Volume{VolumeId: v.id(), CapacityBytes: v.Size, AccessibleTopology: []*csi.Topology{d.topology()}}
+	source := v.Labels[labelSource]
+	switch kindOf(source) {
+	case aVolume:
+		present.ContentSource = &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Volume{
+			Volume: &csi.VolumeContentSource_VolumeSource{VolumeId: v.sourceID()},
+		}}
+	case aSnapshot:
+		present.ContentSource = &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Snapshot{
+			Snapshot: &csi.VolumeContentSource_SnapshotSource{SnapshotId: v.sourceID()},
+		}}
+	}
+	return present
+}
+
+func presentSnapshot(v volume) *csi.Snapshot {
+	return &csi.Snapshot{
+		SnapshotId: v.id(), SourceVolumeId: v.sourceID(), SizeBytes: v.Size,
+		CreationTime: timestamppb.New(v.Created), ReadyToUse: true,
+	}
+}
+
+func (v volume) String() string { return fmt.Sprintf("%s in pool %s", v.Name, v.pool.Name) }

@@ -1,0 +1,81 @@
+package csi
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/csi-dmthin/csi-dmthin/pkg/graphdriver"
+)
+
+// Watch logs the pools' events, and measures every so often what each volume has of its
+// pool alone, until ctx ends.
+func (d *Driver) Watch(ctx context.Context, interval time.Duration) {
+	var all sync.WaitGroup
+	for _, p := range d.pools {
+		all.Go(func() { p.watch(ctx) })
+		if interval > 0 {
+			all.Go(func() { p.measure(ctx, interval) })
+		}
+	}
+	all.Wait()
+}
+
+// watch logs events. The channel ends with the pool, which may be opened anew.
+func (p *Pool) watch(ctx context.Context) {
+	log := klog.FromContext(ctx).WithValues("pool", p.Name)
+	for ctx.Err() == nil {
+		if layers, err := p.Layers(); err == nil {
+			logEvents(ctx, log, layers)
+		}
+		sleep(ctx, firstRetry)
+	}
+}
+
+func logEvents(ctx context.Context, log klog.Logger, layers *graphdriver.Driver) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e, ok := <-layers.Events():
+			if !ok {
+				return
+			}
+			if e.Err != nil {
+				log.Error(e.Err, "The pool has news", "event", e.Kind, "status", e.Status.String())
+			} else {
+				log.Info("The pool has news", "event", e.Kind, "status", e.Status.String())
+			}
+		}
+	}
+}
+
+func (p *Pool) measure(ctx context.Context, interval time.Duration) {
+	for ctx.Err() == nil {
+		if layers, err := p.Layers(); err == nil {
+			if err := layers.MeasureExclusive(ctx); err != nil && ctx.Err() == nil {
+				klog.FromContext(ctx).V(2).Info("What volumes have alone could not be measured", "pool", p.Name, "err", err)
+			}
+		}
+		sleep(ctx, interval)
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// Ready returns nil if all pools are open.
+func (d *Driver) Ready() (err error) {
+	for _, p := range d.pools {
+		_, e := p.Layers()
+		err = errors.Join(err, e)
+	}
+	return err
+}
