@@ -53,6 +53,9 @@ func (d *Driver) parseCreation(r *csi.CreateVolumeRequest) (c creation, err erro
 	if c.parameters, err = parseParameters(r.GetParameters()); err != nil {
 		return c, err
 	}
+	if c.access.fs == "" && !c.access.block {
+		c.access.fs = c.fs
+	}
 	if len(r.GetMutableParameters()) > 0 {
 		return c, fmt.Errorf("%w: mutable parameters are not known: %q", errInvalid, slices.Sorted(maps.Keys(r.GetMutableParameters())))
 	}

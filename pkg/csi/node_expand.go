@@ -54,7 +54,7 @@ func (d *Driver) NodeExpandVolume(ctx context.Context, r *csi.NodeExpandVolumeRe
 // isAt fails unless a volume is at a path: mounted, or as its device's node.
 func (d *Driver) isAt(v volume, path string) error {
 	if err := d.checkPath("volume_path", path); err != nil {
-		return fmt.Errorf("%w: %w", errNotMounted, err)
+		return fmt.Errorf("%w: %s", errNotMounted, err.Error()) // which is not the request's fault
 	}
 	dev, active, err := v.layers.ActiveDevice(v.Name)
 	if err != nil {

@@ -7,12 +7,16 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
+	"github.com/csi-dmthin/csi-dmthin/pkg/filesystem"
 )
 
 // parameters are what a StorageClass may say, beside its file system.
 type parameters struct {
 	pool    string // "" is the default pool, or the source's
-	mkfs    string // words for mkfs
+	mkfs    string // words for mkfs, as they were given
+	fs      string // for capabilities that name none
 	discard bool   // mounted so that deleted files give their blocks back at once
 }
 
@@ -32,7 +36,7 @@ var parameterTable = []parameter{
 	},
 	{
 		"mkfs-options", "words, quoted where needed", "Arguments of mkfs, behind ours and before the device.",
-		func(p *parameters, value string) error { p.mkfs = value; return nil },
+		func(p *parameters, value string) error { p.mkfs = value; _, err := mkfsWords(value); return err },
 	},
 	{
 		"discard", "true or false", "Mounts the file system so that blocks of deleted files go back to the pool at once. Else `fstrim` does that, when it is run.",
@@ -45,6 +49,12 @@ const foreignPrefix = "csi.storage.k8s.io/"
 
 func parseParameters(given map[string]string) (p parameters, err error) {
 	for _, key := range slices.Sorted(maps.Keys(given)) {
+		if key == foreignPrefix+"fstype" {
+			if _, err := filesystem.ParseType(given[key]); err != nil {
+				return p, fmt.Errorf("%w: parameter %s: %w", errInvalid, key, err)
+			}
+			p.fs = given[key]
+		}
 		if strings.HasPrefix(key, foreignPrefix) {
 			continue
 		}
@@ -57,6 +67,18 @@ func parseParameters(given map[string]string) (p parameters, err error) {
 		}
 	}
 	return p, nil
+}
+
+// mkfsWords splits arguments of mkfs.
+func mkfsWords(text string) ([]string, error) {
+	if text == "" {
+		return nil, nil
+	}
+	words, err := deviceset.SplitWords(text)
+	if err != nil {
+		return nil, fmt.Errorf("mkfs-options %q: %w", text, err)
+	}
+	return words, nil
 }
 
 // checkText refuses a name that CSI does not allow, or that is too long.

@@ -22,7 +22,7 @@ func (d *Driver) CreateSnapshot(_ context.Context, r *csi.CreateSnapshotRequest)
 	if err != nil {
 		return nil, err
 	}
-	if p != (parameters{}) {
+	if p.fs = ""; p != (parameters{}) {
 		return nil, fmt.Errorf("%w: a snapshot lies where its volume does, and has no parameters", errInvalid)
 	}
 	if err := d.checkTopology(r.GetAccessibilityRequirements()); err != nil {

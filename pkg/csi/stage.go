@@ -86,9 +86,9 @@ func (v volume) format(a access) error {
 	if err != nil {
 		return err
 	}
-	words, err := deviceset.SplitWords(v.Labels[labelMkfs])
+	words, err := mkfsWords(v.Labels[labelMkfs])
 	if err != nil {
-		return fmt.Errorf("mkfs-options: %w", err)
+		return err
 	}
 	return v.layers.FormatDevice(v.Name, t, words)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"strconv"
@@ -31,7 +32,7 @@ func (p *postgres) pay(times int) error {
 
 // openBank lets clients pay until they are stopped.
 func (p *postgres) openBank() (*daemon, error) {
-	cmd, err := asPostgres("pgbench", p.clientArgs(paying("--time=3600"))...)
+	cmd, err := asPostgres(context.Background(), "pgbench", p.clientArgs(paying("--time=3600"))...)
 	if err != nil {
 		return nil, err
 	}

@@ -41,13 +41,14 @@ func call[Request, Response any](
 	return method(ctx, request)
 }
 
-// isReady asks a driver that may be only just starting.
+// isReady asks a driver that may be only just starting. It answers at once, but tells
+// of volumes only when its pool is there.
 func (d *driver) isReady() (bool, error) {
-	answer, err := call(d.identity.Probe, &csi.ProbeRequest{})
+	_, err := call(d.controller.ListVolumes, &csi.ListVolumesRequest{})
 	if status.Code(err) == codes.Unavailable {
 		return false, nil
 	}
-	return answer.GetReady().GetValue(), err
+	return err == nil, err
 }
 
 // A volume is one that the driver has made, and where a pod would find it.

@@ -1,20 +1,13 @@
 package main
 
 import (
-	"bytes"
+	"context"
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
-	"os/user"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 )
-
-// programs is where Debian has PostgreSQL's.
-const programs = "/usr/lib/postgresql/15/bin"
 
 // settings are small, for small volumes, and safe: what is acknowledged is synced.
 // Nobody vacuums, and no replica is prepared for, so that a full disk meets a
@@ -51,7 +44,7 @@ func startPostgres(data, scratch string) (*postgres, error) {
 	for _, setting := range settings {
 		args = append(args, "-c", setting)
 	}
-	cmd, err := asPostgres("postgres", args...)
+	cmd, err := asPostgres(context.Background(), "postgres", args...)
 	if err != nil {
 		return nil, err
 	}
@@ -93,65 +86,4 @@ func (p *postgres) query(statements ...string) (string, error) {
 		err = errDiskFull
 	}
 	return out, err
-}
-
-// tool runs a client of the server.
-func (p *postgres) tool(name string, args ...string) (string, error) {
-	return postgresTool(name, p.clientArgs(args)...)
-}
-
-func (p *postgres) clientArgs(args []string) []string {
-	return append([]string{"--host=" + p.socket, "--username=postgres"}, args...)
-}
-
-func postgresTool(name string, args ...string) (string, error) {
-	cmd, err := asPostgres(name, args...)
-	if err != nil {
-		return "", err
-	}
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("%s: %w: %s", name, err, bytes.TrimSpace(stderr.Bytes()))
-	}
-	return strings.TrimSpace(stdout.String()), nil
-}
-
-// asPostgres is a command of the user that Debian's package makes: the server
-// refuses to be root.
-func asPostgres(name string, args ...string) (*exec.Cmd, error) {
-	who, err := postgresUser()
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.Command(filepath.Join(programs, name), args...)
-	cmd.Dir = "/" // one that this user may enter
-	cmd.Env = []string{"LC_ALL=C", "PGDATABASE=postgres", "PATH=" + programs + ":/usr/bin:/bin"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: who}
-	return cmd, nil
-}
-
-func postgresUser() (*syscall.Credential, error) {
-	u, err := user.Lookup("postgres")
-	if err != nil {
-		return nil, fmt.Errorf("PostgreSQL is not installed (make setup): %w", err)
-	}
-	uid, err := strconv.ParseUint(u.Uid, 10, 32)
-	if err != nil {
-		return nil, err
-	}
-	gid, err := strconv.ParseUint(u.Gid, 10, 32)
-	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, err
-}
-
-// makeFolder makes a folder that is the database's alone.
-func makeFolder(path string) error {
-	who, err := postgresUser()
-	if err != nil {
-		return err
-	}
-	if err := os.Mkdir(path, 0o700); err != nil {
-		return err
-	}
-	return os.Chown(path, int(who.Uid), int(who.Gid))
 }

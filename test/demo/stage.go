@@ -35,14 +35,14 @@ type stage struct {
 func newStage() (s *stage, err error) {
 	s = &stage{}
 	if s.kernel, err = dm.Open(); err != nil {
-		return nil, err
+		return s, err
 	}
 	if s.before, err = dmtest.Leftovers(s.kernel); err != nil {
-		return nil, err
+		return s, err
 	}
 	// Not in /tmp: the pool's file is large, and on some machines that is memory.
 	if s.dir, err = os.MkdirTemp("/var/tmp", "csi-demo-"); err != nil {
-		return nil, err
+		return s, err
 	}
 	s.later(func() error { return os.RemoveAll(s.dir) })
 	// PostgreSQL passes through it, as another user.
@@ -92,10 +92,10 @@ func (s *stage) serve() (*driver, error) {
 	if err := errors.Join(os.Mkdir(s.path("state"), 0o700), os.Mkdir(kubelet, 0o755)); err != nil {
 		return nil, err
 	}
-	d, err := startDaemon(exec.Command(filepath.Join(filepath.Dir(self), "csi-dmthin"), "serve",
+	d, err := startDaemon(exec.Command(filepath.Join(filepath.Dir(self), "csi-dmthin"), "serve", "-v", "1",
 		"--endpoint", "unix://"+socket, "--state-dir", s.path("state"), "--kubelet-dir", kubelet,
-		"--node", "demo", "--http", "",
-		"--pool", fmt.Sprintf("default:loopdatasize=%d,prefix=%s", poolSize, prefix)),
+		"--admin-socket", "unix://"+s.path("admin.sock"), "--node", "demo", "--http", "",
+		"--pools", fmt.Sprintf("default:loopdatasize=%d,prefix=%s", poolSize, prefix)),
 		s.path("log"), syscall.SIGTERM)
 	if err != nil {
 		return nil, err

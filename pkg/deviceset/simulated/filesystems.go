@@ -23,6 +23,7 @@ type mount struct {
 	file     *dmsim.File
 	dev      dm.DevNo
 	readOnly bool
+	node     bool // the device's node, rather than what is on it
 }
 
 // onDevice opens a device for a tool's or the kernel's own I/O.
@@ -155,7 +156,7 @@ func (m *Machine) Mount(i dm.Info, path string, t filesystem.Type, o filesystem.
 		if err != nil {
 			return errors.Join(err, f.Close())
 		}
-		m.world.mounts[path] = &mount{f, i.Dev, o.ReadOnly}
+		m.world.mounts[path] = &mount{file: f, dev: i.Dev, readOnly: o.ReadOnly}
 		return nil
 	})
 }
@@ -167,7 +168,7 @@ func (m *Machine) Unmount(_ context.Context, path string, _ bool) error {
 		there := m.world.mounts[path]
 		delete(m.world.mounts, path)
 		m.world.mu.Unlock()
-		if there == nil {
+		if there == nil || there.node {
 			return nil
 		}
 		return there.file.Close()
@@ -178,7 +179,7 @@ func (m *Machine) Unmount(_ context.Context, path string, _ bool) error {
 func (m *Machine) MountedAt(path string) (deviceset.Mount, bool, error) {
 	m.world.mu.Lock()
 	defer m.world.mu.Unlock()
-	if there := m.world.mounts[path]; there != nil {
+	if there := m.world.mounts[path]; there != nil && !there.node {
 		return deviceset.Mount{Dev: there.dev, ReadOnly: there.readOnly}, true, nil
 	}
 	return deviceset.Mount{}, false, nil
@@ -189,9 +190,72 @@ func (m *Machine) MountPoints(dev dm.DevNo) (paths []string, err error) {
 	m.world.mu.Lock()
 	defer m.world.mu.Unlock()
 	for path, there := range m.world.mounts {
-		if there.dev == dev {
+		if there.dev == dev && !there.node {
 			paths = append(paths, path)
 		}
 	}
 	return paths, nil
+}
+
+// Bind shows at target what is mounted at source, or the node of a device.
+func (m *Machine) Bind(source, target string, readOnly bool) error {
+	return m.step("bind", func() error {
+		there := mount{readOnly: readOnly}
+		dev, isNode, err := m.nodeAt(source)
+		m.world.mu.Lock()
+		defer m.world.mu.Unlock()
+		from := m.world.mounts[source]
+		switch {
+		case err != nil:
+			return err
+		case m.world.mounts[target] != nil:
+			return unix.EBUSY
+		case isNode:
+			there.node, there.dev = true, dev
+		case from == nil:
+			return unix.EINVAL
+		default:
+			there.dev, there.readOnly = from.dev, readOnly || from.readOnly
+			if there.file, err = m.Kernel.Open(from.dev); err != nil {
+				return err
+			}
+		}
+		m.world.mounts[target] = &there
+		return nil
+	})
+}
+
+// nodeAt returns the device whose node is at a path.
+func (m *Machine) nodeAt(path string) (dev dm.DevNo, ok bool, err error) {
+	devices, err := dm.List(m.Kernel, "", "")
+	for _, d := range devices {
+		info, err := dm.ByName(m.Kernel, d.Name).Info()
+		if err == nil && info.Node() == path {
+			return info.Dev, true, nil
+		}
+	}
+	return 0, false, err
+}
+
+// BoundAt is MountedAt, but for nodes too.
+func (m *Machine) BoundAt(path string) (found deviceset.Mount, node, mounted bool) {
+	m.world.mu.Lock()
+	defer m.world.mu.Unlock()
+	there := m.world.mounts[path]
+	if there == nil {
+		return found, false, false
+	}
+	return deviceset.Mount{Dev: there.dev, ReadOnly: there.readOnly}, there.node, true
+}
+
+// Bindings returns where a device is mounted, or its node.
+func (m *Machine) Bindings(dev dm.DevNo) (paths []string) {
+	m.world.mu.Lock()
+	defer m.world.mu.Unlock()
+	for path, there := range m.world.mounts {
+		if there.dev == dev {
+			paths = append(paths, path)
+		}
+	}
+	return paths
 }
