@@ -2,6 +2,7 @@ package deviceset_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
+	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset/simulated"
 	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
 	"github.com/csi-dmthin/csi-dmthin/pkg/filesystem"
 )
@@ -459,6 +461,35 @@ func TestMounts(t *testing.T) {
 	equals(t, "active", l.isActive(t, "a"), true)
 	l.closePod()
 	equals(t, "active", l.isActive(t, "a"), false)
+}
+
+// dying is a machine whose process dies when it is to grow a file system.
+type dying struct {
+	*simulated.Machine
+	world *simulated.World
+}
+
+func (m dying) GrowFS(context.Context, dm.Info, string, filesystem.Type) error {
+	m.world.Kill()
+	return errors.New("killed")
+}
+
+// A process that dies between a mount and the growth of the file system leaves that to
+// whoever mounts it again.
+func TestMountAgainGrows(t *testing.T) {
+	w := newWorld()
+	l := live(t, w)
+	must(t, l.set.AddDevice("a", "", map[string]string{"fs": "ext4", "size": "32M"}))
+	w.Kill()
+	set, err := deviceset.OpenQuiet(dying{w.Process(nil), w}, root, label, poolOptions...)
+	must(t, err)
+	if err := set.MountDevice("a", "/mnt", deviceset.MountOpts{}); err == nil {
+		t.Fatal("it did not die")
+	}
+	l = live(t, w)
+	must(t, l.set.MountDevice("a", "/mnt", deviceset.MountOpts{}))
+	equals(t, "size", l.fileSystem(t, "a"), int64(32*mib))
+	must(t, l.set.UnmountDevice("a", "/mnt"))
 }
 
 func TestUnmountWithoutDeferredRemoval(t *testing.T) {

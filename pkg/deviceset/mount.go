@@ -41,8 +41,10 @@ func (s *DeviceSet) MountDevice(hash, path string, o MountOpts) error {
 func (s *DeviceSet) mountDevice(d device, path string, o MountOpts) error {
 	options := slices.Concat(s.config.MountOptions, o.Options)
 	readOnly := d.ReadOnly || endsReadOnly(options)
-	if there, err := s.isMountedAt(d, path, readOnly); there || err != nil {
+	if there, err := s.isMountedAt(d, path, readOnly); err != nil {
 		return err
+	} else if there {
+		return s.growMounted(d, path, readOnly)
 	}
 	active, err := s.isActive(d.Name)
 	if err != nil {
@@ -117,13 +119,32 @@ func (s *DeviceSet) mountActive(d device, i dm.Info, path string, o filesystem.M
 	if err := s.machine.Mount(i, path, t, o); err != nil {
 		return err
 	}
-	if o.ReadOnly || d.Size-found.Size < smallestGrowth {
-		return nil
-	}
-	if err := s.machine.GrowFS(ctx, i, path, t); err != nil {
+	if err := s.growIfSmaller(d, i, path, found, o.ReadOnly); err != nil {
 		return errors.Join(err, s.machine.Unmount(ctx, path, false))
 	}
 	return nil
+}
+
+// growMounted grows a file system that was mounted by a process that died before it came
+// to that.
+func (s *DeviceSet) growMounted(d device, path string, readOnly bool) error {
+	i, err := s.pool.thin(d.ID).Info()
+	if err != nil {
+		return err
+	}
+	found, err := s.machine.Probe(i)
+	if err != nil {
+		return err
+	}
+	return s.growIfSmaller(d, i, path, found, readOnly)
+}
+
+// growIfSmaller makes a mounted file system as large as its device, if it is worth that.
+func (s *DeviceSet) growIfSmaller(d device, i dm.Info, path string, found filesystem.Info, readOnly bool) error {
+	if readOnly || d.Size-found.Size < smallestGrowth {
+		return nil
+	}
+	return s.machine.GrowFS(context.Background(), i, path, found.Type)
 }
 
 // smallestGrowth is what a file system may leave of its device without being worth
