@@ -33,7 +33,7 @@ build/tally: FORCE
 	@go build -buildvcs=false -o $@ ./test/box/tally
 
 .PHONY: demo
-demo: setup build/box build/demo ## show on a real kernel what is here
+demo: setup build/box build/csi-dmthin build/demo ## show on a real kernel what is here
 	@build/box build/demo
 
 .PHONY: test
@@ -46,6 +46,7 @@ test: setup ## run all tests: this is the one to run
 .PHONY: test-unit
 test-unit: ## run the tests that need no device-mapper, with the race detector
 	go test -race -timeout 5m -skip '^Test(Kernel|Torture)' ./...
+	go test -C test/sanity -timeout 5m -skip '^TestKernel' ./...
 	go test -v -count=1 -timeout 5m -run '^TestTorture' ./pkg/deviceset
 
 .PHONY: torture
@@ -62,6 +63,14 @@ kernel_tests = build/tally "kernel tests ($(BOX))" go test -json -count=1 -timeo
 test-kernel: PKG ?= $(call packages,TestKernel)
 test-kernel: build/box build/tally ## run the kernel tests in the box; PKG=./pkg/devmapper/... BOX=smp
 	$(kernel_tests) -run '^TestKernel' $(if $(filter uml,$(BOX)),-skip '^TestKernelSMP') $(PKG)
+	@$(MAKE) --no-print-directory test-conformance
+
+# The suites of others are modules of their own: what they need is no dependency of the
+# product.
+.PHONY: test-conformance
+test-conformance: build/box build/tally ## run the CSI and the graph driver suite in the box
+	$(subst go test,go test -C test/sanity,$(kernel_tests)) -run '^TestKernel' ./...
+	CGO_ENABLED=0 $(subst go test,go test -C test/graphtest,$(kernel_tests)) -run '^TestKernel' ./...
 
 .PHONY: test-smp
 test-smp: BOX := $(if $(filter uml,$(BOX)),smp,$(BOX))

@@ -93,6 +93,6 @@ func (d *Driver) ControllerGetVolume(_ context.Context, r *csi.ControllerGetVolu
 		return nil, err
 	}
 	return &csi.ControllerGetVolumeResponse{
-		Volume: d.presentVolume(v), Status: &csi.ControllerGetVolumeResponse_VolumeStatus{},
+		Volume: d.presentVolume(&v), Status: &csi.ControllerGetVolumeResponse_VolumeStatus{},
 	}, nil
 }

@@ -39,7 +39,7 @@ func (d *Driver) CreateVolume(_ context.Context, r *csi.CreateVolumeRequest) (*c
 	if err != nil {
 		return nil, err
 	}
-	return &csi.CreateVolumeResponse{Volume: d.presentVolume(v)}, nil
+	return &csi.CreateVolumeResponse{Volume: d.presentVolume(&v)}, nil
 }
 
 func (d *Driver) parseCreation(r *csi.CreateVolumeRequest) (c creation, err error) {

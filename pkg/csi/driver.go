@@ -36,12 +36,17 @@ type Driver struct {
 
 	Options
 	pools  pools
-	busy   lockSet // volumes and snapshots that a call is about
-	asking lockSet // file systems that are asked how full they are
+	places []*csi.Topology // of all volumes
+	busy   lockSet         // volumes and snapshots that a call is about
+	asking lockSet         // file systems that are asked how full they are
 }
 
 // New makes a driver. Its pools are opened by Open.
-func New(o Options) *Driver { return &Driver{Options: o, pools: o.Pools} }
+func New(o Options) *Driver {
+	d := &Driver{Options: o, pools: o.Pools}
+	d.places = []*csi.Topology{d.here()}
+	return d
+}
 
 // Register gives the driver's services to a gRPC server.
 func (d *Driver) Register(s grpc.ServiceRegistrar) {
@@ -70,9 +75,14 @@ const (
 func (d *Driver) openAll(ctx context.Context) (all bool) {
 	all = true
 	for _, p := range d.pools {
-		if err := p.TryOpen(); err != nil {
+		begin, open := time.Now(), p.Key() != ""
+		err := p.TryOpen()
+		switch {
+		case err != nil:
 			klog.FromContext(ctx).Error(err, "A pool cannot be opened", "pool", p.Name)
 			all = false
+		case !open:
+			klog.FromContext(ctx).Info("A pool is open", "pool", p.Name, "took", time.Since(begin))
 		}
 	}
 	return all
@@ -97,7 +107,8 @@ func (d *Driver) segment() string {
 	return hex.EncodeToString(sum[:16])
 }
 
-func (d *Driver) topology() *csi.Topology {
+// here is the node's topology.
+func (d *Driver) here() *csi.Topology {
 	return &csi.Topology{Segments: map[string]string{topologyKey: d.segment()}}
 }
 

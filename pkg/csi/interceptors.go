@@ -66,14 +66,15 @@ func recovered(log klog.Logger, do func() (any, error)) (answer any, err error) 
 
 var errPanicked = errors.New("the driver made a mistake: its log has the details")
 
-// logAnswer logs one line for each call that changes something, or that fails for a
-// reason nobody expects.
+// logAnswer logs one line for each call that changes something or is refused.
 func logAnswer(log klog.Logger, mutates bool, code codes.Code, err error, took time.Duration) {
 	switch {
 	case code == codes.Internal || code == codes.Unknown:
 		log.Error(err, "Answered", "code", code.String(), "took", took)
-	case mutates || err != nil:
-		log.V(1).Info("Answered", "code", code.String(), "took", took, "err", err)
+	case err != nil:
+		log.Info("Answered", "code", code.String(), "took", took, "err", err)
+	case mutates:
+		log.Info("Answered", "took", took)
 	default:
 		log.V(4).Info("Answered", "took", took)
 	}

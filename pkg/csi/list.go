@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -20,11 +21,10 @@ func (d *Driver) ListVolumes(_ context.Context, r *csi.ListVolumesRequest) (*csi
 	if err != nil {
 		return nil, err
 	}
-	answer := &csi.ListVolumesResponse{NextToken: next}
-	for _, v := range page {
-		answer.Entries = append(answer.Entries, &csi.ListVolumesResponse_Entry{
-			Volume: d.presentVolume(v), Status: &csi.ListVolumesResponse_VolumeStatus{},
-		})
+	answer := &csi.ListVolumesResponse{NextToken: next, Entries: make([]*csi.ListVolumesResponse_Entry, len(page))}
+	nothing := &csi.ListVolumesResponse_VolumeStatus{} // nothing is published by a controller
+	for i := range page {
+		answer.Entries[i] = &csi.ListVolumesResponse_Entry{Volume: d.presentVolume(&page[i]), Status: nothing}
 	}
 	return answer, nil
 }
@@ -35,7 +35,7 @@ func (d *Driver) ListSnapshots(_ context.Context, r *csi.ListSnapshotsRequest) (
 	var next string
 	var err error
 	source := r.GetSourceVolumeId()
-	of := func(v volume) bool { return source == "" || v.sourceID() == source }
+	of := func(v *volume) bool { return source == "" || v.sourceID() == source }
 	switch {
 	case r.GetMaxEntries() < 0:
 		err = fmt.Errorf("%w: max_entries %d", errInvalid, r.GetMaxEntries())
@@ -54,17 +54,17 @@ func (d *Driver) ListSnapshots(_ context.Context, r *csi.ListSnapshotsRequest) (
 	return answer, nil
 }
 
-func everything(volume) bool { return true }
+func everything(*volume) bool { return true }
 
 // one returns the snapshot of an id, if there is one that is wanted.
-func (d *Driver) one(text string, wanted func(volume) bool) ([]volume, error) {
+func (d *Driver) one(text string, wanted func(*volume) bool) ([]volume, error) {
 	s, err := d.find(aSnapshot, text)
 	switch {
 	case errors.Is(err, errNoSuchID), errors.Is(err, deviceset.ErrNotFound):
 		return nil, nil
 	case err != nil:
 		return nil, err
-	case !wanted(s):
+	case !wanted(&s):
 		return nil, nil
 	}
 	return []volume{s}, nil
@@ -73,7 +73,7 @@ func (d *Driver) one(text string, wanted func(volume) bool) ([]volume, error) {
 // page returns at most most devices of a kind that are wanted, from behind a token on,
 // and the token of the next page. A pool that is not open makes it an error: a list
 // that looks whole must be.
-func (d *Driver) page(k kind, most int32, token string, wanted func(volume) bool) (page []volume, next string, err error) {
+func (d *Driver) page(k kind, most int32, token string, wanted func(*volume) bool) (page []volume, next string, err error) {
 	from := id{}
 	if token != "" {
 		if from, err = parseID(k, token); err != nil {
@@ -112,18 +112,20 @@ func (d *Driver) page(k kind, most int32, token string, wanted func(volume) bool
 }
 
 // list adds devices of a kind to a page until it has limit.
-func (p *Pool) list(page []volume, k kind, after string, limit int, wanted func(volume) bool) ([]volume, error) {
+func (p *Pool) list(page []volume, k kind, after string, limit int, wanted func(*volume) bool) ([]volume, error) {
 	layers, err := p.Layers()
 	if err != nil {
 		return page, err
 	}
 	for len(page) < limit {
-		devices, next := layers.Devices(after, limit)
-		for _, device := range devices {
+		devices, next := layers.Devices(after, limit-len(page))
+		page = slices.Grow(page, len(devices))
+		for i := range devices {
+			device := &devices[i]
 			switch kindOf(device.Name) {
 			case k:
-				if v := (volume{device, p, layers}); wanted(v) && len(page) < limit {
-					page = append(page, v)
+				if page = append(page, volume{*device, p, layers}); !wanted(&page[len(page)-1]) {
+					page = page[:len(page)-1]
 				}
 			case "":
 			default:

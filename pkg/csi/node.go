@@ -28,7 +28,7 @@ func (d *Driver) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRe
 
 // NodeGetInfo names the node.
 func (d *Driver) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
-	return &csi.NodeGetInfoResponse{NodeId: d.Node, AccessibleTopology: d.topology()}, nil
+	return &csi.NodeGetInfoResponse{NodeId: d.Node, AccessibleTopology: d.here()}, nil
 }
 
 // checkPath refuses a path that is not below the kubelet's directory.

@@ -68,11 +68,27 @@ func (d *Driver) stageMount(v volume, a access, path string) error {
 	if _, _, err := d.at(v, path); err != nil {
 		return err
 	}
-	if v.blank() && !a.readOnly {
-		if err := v.format(a); err != nil {
+	if !v.blank() || a.readOnly {
+		return v.mount(a, path)
+	}
+	// The device is made once for both, unless a formatting was cut short: then what is
+	// on it goes first.
+	if !v.Formatting {
+		if _, err := v.layers.ActivateDevice(v.Name); err != nil {
 			return err
 		}
 	}
+	err := v.format(a)
+	if err == nil {
+		err = v.mount(a, path)
+	}
+	if err != nil {
+		_ = v.layers.DeactivateDevice(v.Name) // mounted or not: what is, stays
+	}
+	return err
+}
+
+func (v volume) mount(a access, path string) error {
 	return v.layers.MountDevice(v.Name, path, graphdriver.MountOpts{Options: v.mountOptions(a)})
 }
 

@@ -46,7 +46,7 @@ func (d *Driver) find(k kind, text string) (volume, error) {
 	return volume{device, p, layers}, err
 }
 
-func (v volume) id() string { return id{v.pool.Key(), v.Name}.String() }
+func (v *volume) id() string { return id{v.pool.Key(), v.Name}.String() }
 
 func (v volume) isBlock() bool { return v.Labels[labelAccess] == accessBlock }
 
@@ -55,7 +55,7 @@ func (v volume) isBlock() bool { return v.Labels[labelAccess] == accessBlock }
 func (v volume) blank() bool { return !v.isBlock() && v.FS == "none" && v.Parent == "" && !v.Adopted }
 
 // sourceID returns the id of what v was made from; it need not be there any more.
-func (v volume) sourceID() string {
+func (v *volume) sourceID() string {
 	source := v.Labels[labelSource]
 	if source == "" {
 		return ""
@@ -63,8 +63,8 @@ func (v volume) sourceID() string {
 	return id{v.pool.Key(), source}.String()
 }
 
-func (d *Driver) presentVolume(v volume) *csi.Volume {
-	present := &csi.Volume{VolumeId: v.id(), CapacityBytes: v.Size, AccessibleTopology: []*csi.Topology{d.topology()}}
+func (d *Driver) presentVolume(v *volume) *csi.Volume {
+	present := &csi.Volume{VolumeId: v.id(), CapacityBytes: v.Size, AccessibleTopology: d.places}
 	source := v.Labels[labelSource]
 	switch kindOf(source) {
 	case aVolume:

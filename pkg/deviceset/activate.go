@@ -3,6 +3,7 @@ package deviceset
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -66,13 +67,24 @@ func (s *DeviceSet) deactivateNamed(name string) error {
 	return s.deactivate(d)
 }
 
+// deactivate waits a little for who has the device open for an instant: a process that
+// is just being started inherits all that is open, until it runs its program.
 func (s *DeviceSet) deactivate(d device) error {
 	err := ignoring(s.pool.thin(d.ID).Remove(), unix.ENXIO)
+	for wait := firstBusyWait; isBusy(err) && wait <= s.lastBusyWait; wait *= 2 {
+		time.Sleep(wait)
+		err = ignoring(s.pool.thin(d.ID).Remove(), unix.ENXIO)
+	}
 	if isBusy(err) {
 		return fmt.Errorf("%w: %w", ErrBusy, err)
 	}
 	return err
 }
+
+const (
+	firstBusyWait = 5 * time.Millisecond
+	lastBusyWait  = 160 * time.Millisecond // 315 ms in all
+)
 
 // activate makes a thin active, or finds it so: with another size it gets the one
 // that the journal has. Whatever else is wrong with what is there is not mended: it

@@ -49,6 +49,8 @@ type DeviceSet struct {
 	ending    sync.Mutex     // one at a time ends
 	gone      bool           // the end has come; under ending
 	patience  time.Duration
+
+	lastBusyWait time.Duration // how long a device that is open is waited for, in the end
 }
 
 // patience is how long the end waits for calls that hang.

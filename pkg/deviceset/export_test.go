@@ -13,6 +13,7 @@ func OpenQuiet(m Machine, root string, label int64, options ...string) (*DeviceS
 		return nil, err
 	}
 	s.config.label = label
+	s.lastBusyWait = 0 // nobody opens a device for an instant
 	if err := s.openOrClose(true); err != nil {
 		return nil, err
 	}

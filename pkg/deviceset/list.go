@@ -13,17 +13,16 @@ import (
 type Device struct {
 	Name          string
 	ID            dm.DeviceID
-	DMName        string // of the block device, while it is active
 	Size          int64  // bytes
 	Parent        string // what it is a copy of; empty for a blank device; it need not exist any more
 	FS            string // "ext4", "xfs" or "none"
 	Formatting    bool   // mkfs has begun, and not ended that we know of
 	Created       time.Time
 	ReadOnly      bool
-	Adopted       bool // it is never formatted
-	Labels        map[string]string
-	TransactionID uint64 // of the operation that made it
-	Err           error  // why it may not be used
+	Adopted       bool              // it is never formatted
+	Labels        map[string]string // to be read only
+	TransactionID uint64            // of the operation that made it
+	Err           error             // why it may not be used
 }
 
 // HasDevice reports whether there is a device of that name. One whose deletion is
@@ -45,8 +44,13 @@ func (s *DeviceSet) Device(hash string) (Device, error) {
 	if err != nil {
 		return Device{}, failed("device", hash, err)
 	}
-	return s.describe(d), nil
+	found := s.describe(d)
+	found.Labels = maps.Clone(d.Labels)
+	return found, nil
 }
+
+// DMName returns the name that the block device of a thin device has while it is active.
+func (s *DeviceSet) DMName(id dm.DeviceID) string { return s.pool.dmName(thinSuffix(id)) }
 
 // Devices describes at most limit devices in the order of their names, from the
 // first behind the cursor on: one deleted or made between two calls moves no other.
@@ -59,6 +63,7 @@ func (s *DeviceSet) Devices(after string, limit int) (devices []Device, next str
 			at++
 		}
 		end := min(at+max(limit, 0), len(c.names))
+		page = make([]device, 0, end-at)
 		for _, name := range c.names[at:end] {
 			page = append(page, *c.devices[name])
 		}
@@ -66,21 +71,25 @@ func (s *DeviceSet) Devices(after string, limit int) (devices []Device, next str
 			next = page[len(page)-1].Name
 		}
 	})
-	for _, d := range page {
-		devices = append(devices, s.describe(d))
+	bad := s.bad()
+	devices = make([]Device, len(page))
+	for i := range page {
+		devices[i] = s.present(&page[i], bad)
 	}
 	return devices, next
 }
 
-func (s *DeviceSet) describe(d device) Device {
+func (s *DeviceSet) describe(d device) Device { return s.present(&d, s.bad()) }
+
+func (s *DeviceSet) present(d *device, bad map[string]error) Device {
 	parent := d.Parent
 	if isBase(parent) {
 		parent = ""
 	}
 	return Device{
-		Name: d.Name, ID: d.ID, DMName: s.pool.dmName(thinSuffix(d.ID)), Size: d.Size, Parent: parent, FS: d.FS, Formatting: d.Formatting, Created: time.Unix(d.Created, 0),
-		ReadOnly: d.ReadOnly, Adopted: d.Adopted, Labels: maps.Clone(d.Labels), TransactionID: d.Op,
-		Err: s.bad()[d.Name],
+		Name: d.Name, ID: d.ID, Size: d.Size, Parent: parent, FS: d.FS, Formatting: d.Formatting, Created: time.Unix(d.Created, 0),
+		ReadOnly: d.ReadOnly, Adopted: d.Adopted, Labels: d.Labels, TransactionID: d.Op,
+		Err: bad[d.Name],
 	}
 }
 

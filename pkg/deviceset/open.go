@@ -60,7 +60,7 @@ func (s *DeviceSet) openOrClose(doInit bool) error {
 }
 
 func prepare(m Machine, root string, options []string, uidMaps, gidMaps []IDMap) (*DeviceSet, error) {
-	s := &DeviceSet{machine: m, root: root, events: make(chan Event, eventsKept), patience: patience}
+	s := &DeviceSet{machine: m, root: root, events: make(chan Event, eventsKept), patience: patience, lastBusyWait: lastBusyWait}
 	var err error
 	if s.config, s.warnings, err = ParseOptions(options); err != nil {
 		return nil, err

@@ -134,7 +134,7 @@ func (d *Driver) Metadata(id string) (map[string]string, error) {
 	return map[string]string{
 		"DeviceId":   strconv.FormatUint(uint64(device.ID), 10),
 		"DeviceSize": strconv.FormatInt(device.Size, 10),
-		"DeviceName": device.DMName,
+		"DeviceName": d.DMName(device.ID),
 	}, nil
 }
 

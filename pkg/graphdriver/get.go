@@ -42,8 +42,8 @@ func (d *Driver) get(id string, o MountOpts) error {
 	case !mounted:
 		return d.getFirst(id, o)
 	}
-	// The same call again: it makes sure that it is this layer that is mounted, and finds
-	// in order what a Get that was cut short had left to do.
+	// The same again makes sure that it is this layer that is mounted, and that a Get
+	// which was cut short has left nothing undone.
 	if !there.ReadOnly() {
 		o.Options = append(slices.Clone(o.Options), "rw")
 	}

@@ -297,7 +297,7 @@ func TestKernelMountLeaks(t *testing.T) {
 			l.putAll(d, "a", 1)
 			l.waitFor("the device to go", func() bool { return !l.isActive(d, "a") })
 			must(t, d.Remove("a"))
-			equals(t, "pending", d.DeviceSet.Status().DeferredDeletedDeviceCount, uint(0))
+			l.waitFor("the deletion", func() bool { return d.DeviceSet.Status().DeferredDeletedDeviceCount == 0 })
 		})
 	}
 }

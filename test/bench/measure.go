@@ -14,6 +14,8 @@ const parallel = 16
 // times are what one operation took, each time.
 type times []time.Duration
 
+func sortTimes(t times) { slices.Sort(t) }
+
 func (t times) quantile(q float64) time.Duration { return t[int(q*float64(len(t)-1)+.5)] }
 
 // cells prints the times as two columns.

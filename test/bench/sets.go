@@ -26,6 +26,9 @@ func (b bench) sets() error {
 		}
 		_ = w.Flush() // to standard output, like everything here
 	}
+	if err := b.rpcs(&f); err != nil {
+		return err
+	}
 	return f.print()
 }
 

@@ -6,16 +6,20 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 )
 
 // The bank is pgbench's. Its clients pay money in and out: a transaction changes an
 // account, its teller and its branch by one amount, and notes it in the history. So
-// the four sums are equal at any moment, in a copy as well, if none is torn.
+// the four sums are equal at any moment, in a copy too, unless it is torn.
 
 const (
 	branches = 4
 	accounts = 100_000 * branches
 	clients  = 4
+	// pace is how many payments there are in a second: few enough for a slow machine,
+	// and on a fast one the volume is not full too early.
+	pace = 100
 )
 
 // foundBank makes branches, tellers and accounts.
@@ -32,15 +36,15 @@ func (p *postgres) pay(times int) error {
 
 // openBank lets clients pay until they are stopped.
 func (p *postgres) openBank() (*daemon, error) {
-	cmd, err := asPostgres(context.Background(), "pgbench", p.clientArgs(paying("--time=3600"))...)
+	cmd, err := asPostgres(context.Background(), "pgbench", p.clientArgs(paying("--time=3600", "--rate="+strconv.Itoa(pace)))...)
 	if err != nil {
 		return nil, err
 	}
 	return startDaemon(cmd, filepath.Join(p.socket, "pgbench.log"), syscall.SIGTERM)
 }
 
-func paying(howLong string) []string {
-	return []string{"--no-vacuum", "--client=" + strconv.Itoa(clients), howLong}
+func paying(how ...string) []string {
+	return append([]string{"--no-vacuum", "--client=" + strconv.Itoa(clients)}, how...)
 }
 
 // Books are the bank's, at one moment.
@@ -84,10 +88,13 @@ func (p *postgres) payments() (n int64, err error) {
 }
 
 // A moment is when a copy was taken, told by what had been paid before and after.
-type moment struct{ before, after int64 }
+type moment struct {
+	before, after int64
+	took          time.Duration
+}
 
 func (m moment) String() string {
-	return fmt.Sprintf("%d payments were acknowledged before, %d after", m.before, m.after)
+	return fmt.Sprintf("the call itself: %v; %d payments were acknowledged before, %d after", round(m.took), m.before, m.after)
 }
 
 // momentOf has a copy taken while the bank is open.
@@ -95,7 +102,9 @@ func (p *postgres) momentOf(take func() error) (m moment, err error) {
 	if m.before, err = p.payments(); err != nil {
 		return m, err
 	}
-	if err := take(); err != nil {
+	begin := time.Now()
+	err = take()
+	if m.took = time.Since(begin); err != nil {
 		return m, err
 	}
 	m.after, err = p.payments()

@@ -44,7 +44,7 @@ func startDaemon(cmd *exec.Cmd, log string, end syscall.Signal) (*daemon, error)
 func (d *daemon) String() string { return filepath.Base(d.cmd.Path) }
 
 // patience is how long a daemon may take to begin, to answer, or to end.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // until waits until a daemon has done something.
 func (d *daemon) until(what string, done func() (bool, error)) error {
@@ -105,11 +105,10 @@ func (d *daemon) said(text string) bool {
 	return strings.Contains(string(log), text)
 }
 
-// lastWords returns the end of what the daemon said.
-func (d *daemon) lastWords() string {
-	const most = 15
+// lastWords returns the last lines that the daemon said.
+func (d *daemon) lastWords(most int) string {
 	log, _ := os.ReadFile(d.log)
 	lines := strings.Split(strings.TrimSpace(string(log)), "\n")
 	lines = lines[max(0, len(lines)-most):]
-	return fmt.Sprintf("the last that %s said:\n    %s\n", d, strings.Join(lines, "\n    "))
+	return fmt.Sprintf("\n%s said last:\n    %s\n", d, strings.Join(lines, "\n    "))
 }

@@ -108,12 +108,20 @@ func (d *driver) publish(v *volume) error {
 	return err
 }
 
+// unpublish undoes it. The driver removes the target, and nothing of the orchestrator's.
 func (d *driver) unpublish(v *volume) error {
 	_, unpublish := call(d.node.NodeUnpublishVolume,
 		&csi.NodeUnpublishVolumeRequest{VolumeId: v.VolumeId, TargetPath: v.target})
 	_, unstage := call(d.node.NodeUnstageVolume,
 		&csi.NodeUnstageVolumeRequest{VolumeId: v.VolumeId, StagingTargetPath: v.staging})
-	return errors.Join(unpublish, unstage)
+	if err := errors.Join(unpublish, unstage); err != nil {
+		return err
+	}
+	if _, err := os.Lstat(v.target); !errors.Is(err, os.ErrNotExist) {
+		return errors.Join(fmt.Errorf("%s is still there", v.target), err)
+	}
+	_, err := os.Lstat(v.staging)
+	return err
 }
 
 // expand makes a volume larger, and then its file system, mounted as it is.

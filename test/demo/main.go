@@ -21,18 +21,20 @@ func main() {
 	}
 }
 
-func run() (err error) {
+func run() error {
 	begin := time.Now()
 	s, err := newStage()
-	defer func() { err = errors.Join(err, s.close()) }()
 	if err != nil {
 		return err
 	}
 	for _, step := range newStory(s).steps() {
 		if err := s.show(step); err != nil {
-			fmt.Fprint(os.Stderr, s.lastWords())
-			return fmt.Errorf("%s: %w", step.name, err)
+			fmt.Print(s.lastWords())
+			return errors.Join(fmt.Errorf("%s: %w", step.name, err), s.close())
 		}
+	}
+	if err := s.close(); err != nil {
+		return err
 	}
 	fmt.Printf("\nall is well, and nothing is left behind: %s\n", time.Since(begin).Round(time.Second))
 	return nil

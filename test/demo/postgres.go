@@ -72,7 +72,8 @@ func (p *postgres) recovered() bool {
 	return p.said("automatic recovery in progress") && p.said("redo done")
 }
 
-var errDiskFull = errors.New("no space left on device")
+// errDiskFull is what PostgreSQL calls ENOSPC.
+var errDiskFull = errors.New("error 53100, disk_full")
 
 // query returns what SQL answers, columns with | in between.
 func (p *postgres) query(statements ...string) (string, error) {
@@ -82,7 +83,7 @@ func (p *postgres) query(statements ...string) (string, error) {
 		args = append(args, "--command="+statement)
 	}
 	out, err := p.tool("psql", args...)
-	if err != nil && strings.Contains(err.Error(), "53100:") { // disk_full
+	if err != nil && strings.Contains(err.Error(), "53100:") {
 		err = errDiskFull
 	}
 	return out, err

@@ -26,32 +26,31 @@ const (
 // made on it is taken down again, the last thing first.
 type stage struct {
 	kernel  *dm.Control
+	before  []string // what the machine had already
 	dir     string
 	daemons []*daemon
 	undo    []func() error
-	before  []string // what the machine had already
 }
 
-func newStage() (s *stage, err error) {
-	s = &stage{}
-	if s.kernel, err = dm.Open(); err != nil {
-		return s, err
+func newStage() (*stage, error) {
+	kernel, err := dm.Open()
+	if err != nil {
+		return nil, err
 	}
-	if s.before, err = dmtest.Leftovers(s.kernel); err != nil {
-		return s, err
+	before, err := dmtest.Leftovers(kernel)
+	if err != nil {
+		return nil, err
 	}
 	// Not in /tmp: the pool's file is large, and on some machines that is memory.
-	if s.dir, err = os.MkdirTemp("/var/tmp", "csi-demo-"); err != nil {
-		return s, err
+	dir, err := os.MkdirTemp("/var/tmp", "csi-demo-")
+	if err != nil {
+		return nil, err
 	}
-	s.later(func() error { return os.RemoveAll(s.dir) })
 	// PostgreSQL passes through it, as another user.
-	return s, os.Chmod(s.dir, 0o711)
+	return &stage{kernel: kernel, before: before, dir: dir}, os.Chmod(dir, 0o711)
 }
 
-func (s *stage) path(names ...string) string {
-	return filepath.Join(append([]string{s.dir}, names...)...)
-}
+func (s *stage) path(name string) string { return filepath.Join(s.dir, name) }
 
 func (s *stage) later(undo func() error) { s.undo = append(s.undo, undo) }
 
@@ -66,8 +65,13 @@ func (s *stage) downTo(n int) (err error) {
 	return err
 }
 
-// close takes everything down; again does nothing.
-func (s *stage) close() error { return s.downTo(0) }
+// close takes everything down. If it cannot, the folder stays, for whoever has to.
+func (s *stage) close() error {
+	if err := s.downTo(0); err != nil {
+		return fmt.Errorf("not all could be taken down: see %s", s.dir)
+	}
+	return os.RemoveAll(s.dir)
+}
 
 // runs has a daemon stopped in the end, and asked for its last words if that is bad.
 func (s *stage) runs(d *daemon) {
@@ -75,9 +79,12 @@ func (s *stage) runs(d *daemon) {
 	s.later(d.stop)
 }
 
+// lastWords is what the daemons said last, the server first, and more of it.
 func (s *stage) lastWords() (words string) {
+	lines := 20
 	for _, d := range s.daemons {
-		words += d.lastWords()
+		words += d.lastWords(lines)
+		lines = 5
 	}
 	return words
 }

@@ -17,8 +17,8 @@ const (
 type story struct {
 	*stage
 	*driver
-	belowDriver, belowVolumes int    // how much there is to undo once they are gone
-	label                     uint64 // what the pool has for itself, in bytes
+	belowVolumes int    // how much there is to undo once the volumes are gone
+	label        uint64 // what the pool has for itself, in bytes
 
 	first, second, third *database
 	payers               *daemon
@@ -50,7 +50,6 @@ func (s *story) steps() []step {
 }
 
 func (s *story) start() (string, error) {
-	s.belowDriver = len(s.undo)
 	var err error
 	if s.driver, err = s.serve(); err != nil {
 		return "", err
@@ -78,7 +77,7 @@ func (s *story) deleteAll() (string, error) {
 
 // stop ends the driver, which gives back what it has of the machine.
 func (s *story) stop() (string, error) {
-	if err := s.downTo(s.belowDriver); err != nil {
+	if err := s.downTo(0); err != nil {
 		return "", err
 	}
 	return "no mount, no device, no loop is left", s.nothingLeft()

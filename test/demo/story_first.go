@@ -33,7 +33,7 @@ func (s *story) openBank() (string, error) {
 		return "", err
 	}
 	s.runs(s.payers)
-	const some = 500
+	const some = 200
 	var n int64
 	err = s.payers.until("paid", func() (bool, error) {
 		n, err = s.first.payments()

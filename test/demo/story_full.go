@@ -32,7 +32,7 @@ func (s *story) fillDisk() (string, error) {
 		return "", err
 	}
 	books, err := s.first.audit()
-	return fmt.Sprintf("PostgreSQL says: %v; the books agree after %d payments", errDiskFull, books.payments), err
+	return fmt.Sprintf("PostgreSQL answers with %v; the books agree after %d payments", errDiskFull, books.payments), err
 }
 
 func (s *story) expandFirst() (string, error) {
