@@ -101,7 +101,7 @@ func (s *stage) serve() (*driver, error) {
 	}
 	d, err := startDaemon(exec.Command(filepath.Join(filepath.Dir(self), "csi-dmthin"), "serve", "-v", "1",
 		"--endpoint", "unix://"+socket, "--state-dir", s.path("state"), "--kubelet-dir", kubelet,
-		"--admin-socket", "unix://"+s.path("admin.sock"), "--node", "demo", "--http", "",
+		"--admin-socket", s.path("admin.sock"), "--node", "demo", "--http", "",
 		"--pools", fmt.Sprintf("default:loopdatasize=%d,prefix=%s", poolSize, prefix)),
 		s.path("log"), syscall.SIGTERM)
 	if err != nil {
