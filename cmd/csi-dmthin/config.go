@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -88,7 +89,7 @@ func (c *config) check() error {
 // setLogging has klog write JSON, if it is to.
 func (c *config) setLogging() error {
 	if c.LogFormat == "json" {
-		klog.SetSlogLogger(slog.New(slog.NewJSONHandler(os.Stderr, nil)))
+		klog.SetSlogLogger(slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slogLevel{}})))
 	}
 	return nil
 }
@@ -122,11 +123,23 @@ func setFlag(flag *pflag.Flag, value any) error {
 	if p, ok := flag.Value.(*poolConfigs); ok {
 		return p.setMap(value)
 	}
-	switch value.(type) {
-	case string, bool, float64, int64:
-		return flag.Value.Set(fmt.Sprint(value))
+	text, err := scalar(value)
+	if err != nil {
+		return err
 	}
-	return fmt.Errorf("want a %s, not %v", flag.Value.Type(), value)
+	return flag.Value.Set(text)
+}
+
+// scalar prints a value of a file as one would give it. Numbers are digits: a size of
+// bytes is not 1e+09.
+func scalar(value any) (string, error) {
+	switch value := value.(type) {
+	case float64:
+		return strconv.FormatFloat(value, 'f', -1, 64), nil
+	case string, bool:
+		return fmt.Sprint(value), nil
+	}
+	return "", fmt.Errorf("want one value, not %v", value)
 }
 
 // poolConfigs are the options of pools, by name.
@@ -161,6 +174,9 @@ func (p *poolConfigs) Set(text string) error {
 		key, value, ok := strings.Cut(word, "=")
 		if !ok {
 			return fmt.Errorf("pool %s: %q: want OPTION=VALUE", name, word)
+		}
+		if _, twice := options[key]; twice {
+			return fmt.Errorf("pool %s: option %s is given twice", name, key)
 		}
 		options[key] = value
 	}
@@ -197,8 +213,12 @@ func (p *poolConfigs) setMap(value any) error {
 			return fmt.Errorf("pool %s: want its options by name", name)
 		}
 		options := map[string]string{}
-		for key, value := range given {
-			options[key] = fmt.Sprint(value)
+		for _, key := range slices.Sorted(maps.Keys(given)) {
+			value, err := scalar(given[key])
+			if err != nil {
+				return fmt.Errorf("pool %s: %s: %w", name, key, err)
+			}
+			options[key] = value
 		}
 		if err := p.add(name, options); err != nil {
 			return err

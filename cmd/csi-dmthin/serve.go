@@ -78,9 +78,8 @@ func serve(ctx context.Context, c *config) error {
 	}
 	klog.InfoS("Serving", "version", version, "endpoint", c.Endpoint, "node", c.Node, "pools", c.Pools.names())
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	opened := make(chan struct{})
-	go func() { defer close(opened); driver.Open(ctx) }()
-	go driver.Watch(background, c.MeasureInterval)
+	watched := make(chan struct{})
+	go func() { defer close(watched); driver.Watch(background, c.MeasureInterval) }()
 
 	select {
 	case <-ctx.Done():
@@ -89,7 +88,7 @@ func serve(ctx context.Context, c *config) error {
 	}
 	stopCalls(server)
 	cancel()
-	<-opened
+	<-watched
 	return errors.Join(err, closeHTTP(web), closeHTTP(admin), driver.Close())
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"runtime"
@@ -24,20 +23,19 @@ type versions struct {
 }
 
 func versionCommand() *cobra.Command {
-	var output string
 	command := &cobra.Command{
 		Use:   "version",
 		Short: "print the versions of csi-dmthin and of the kernel's device-mapper",
 		Args:  cobra.NoArgs,
-		RunE: func(command *cobra.Command, _ []string) error {
-			v := versions{Version: version, Go: runtime.Version()}
-			if err := v.askKernel(); err != nil {
-				v.Problem = err.Error()
-			}
-			return v.print(command.OutOrStdout(), output)
-		},
 	}
-	command.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	form := outputFlag(command)
+	command.RunE = func(command *cobra.Command, _ []string) error {
+		v := versions{Version: version, Go: runtime.Version()}
+		if err := v.askKernel(); err != nil {
+			v.Problem = err.Error()
+		}
+		return form.print(command.OutOrStdout(), v, v.print)
+	}
 	return command
 }
 
@@ -61,17 +59,9 @@ func (v *versions) askKernel() error {
 	return nil
 }
 
-func (v *versions) print(w io.Writer, output string) error {
-	switch output {
-	case "json":
-		encoder := json.NewEncoder(w)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(v)
-	case "text":
-		_, err := fmt.Fprintf(w, "csi-dmthin %s (%s)\n%s\n", v.Version, v.Go, v.kernelLine())
-		return err
-	}
-	return fmt.Errorf("output %q: want text or json", output)
+func (v *versions) print(w io.Writer) error {
+	_, err := fmt.Fprintf(w, "csi-dmthin %s (%s)\n%s\n", v.Version, v.Go, v.kernelLine())
+	return err
 }
 
 func (v *versions) kernelLine() string {

@@ -20,7 +20,7 @@ func runVersion(t *testing.T, args ...string) (string, error) {
 }
 
 func TestVersionRefusesAnUnknownOutput(t *testing.T) {
-	if out, err := runVersion(t, "-o", "yaml"); err == nil || !strings.Contains(err.Error(), `"yaml": want text or json`) {
+	if out, err := runVersion(t, "-o", "yaml"); err == nil || !strings.Contains(err.Error(), `"yaml" for "-o, --output" flag: want text or json`) {
 		t.Errorf("printed %q, error %v", out, err)
 	}
 }
@@ -28,7 +28,7 @@ func TestVersionRefusesAnUnknownOutput(t *testing.T) {
 func TestVersionWithoutKernel(t *testing.T) {
 	v := versions{Version: "1", Go: "go1", Problem: "no control node"}
 	var out strings.Builder
-	if err := v.print(&out, "text"); err != nil || out.String() != "csi-dmthin 1 (go1)\nkernel: no control node\n" {
+	if err := v.print(&out); err != nil || out.String() != "csi-dmthin 1 (go1)\nkernel: no control node\n" {
 		t.Errorf("printed %q, error %v", out.String(), err)
 	}
 }

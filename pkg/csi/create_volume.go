@@ -133,8 +133,11 @@ func (d *Driver) create(p *Pool, c creation) (volume, error) {
 		return volume{}, err
 	}
 	if err := c.make(layers, device); err != nil {
-		if errors.Is(err, deviceset.ErrReadOnly) {
+		switch {
+		case errors.Is(err, deviceset.ErrReadOnly) && c.source == nil:
 			err = fmt.Errorf("%w: %w", errNotHere, err) // another node may have a pool that takes it
+		case errors.Is(err, deviceset.ErrTooSmall):
+			err = fmt.Errorf("%w: its source has grown meanwhile: %w", errPending, err)
 		}
 		return volume{}, err
 	}
@@ -171,7 +174,7 @@ func (c creation) options(layers *graphdriver.Driver) (*graphdriver.CreateOpts, 
 	labels := c.labels()
 	suits, least := int64(defaultSize), int64(1)
 	if t, err := filesystem.ParseType(labels[labelFS]); err == nil {
-		least = t.MinSize()
+		least = max(least, t.MinSize())
 	}
 	storage := map[string]string{}
 	if c.source != nil {

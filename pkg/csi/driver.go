@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"regexp"
+	"sync"
 	"time"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
@@ -56,15 +57,13 @@ func (d *Driver) Register(s grpc.ServiceRegistrar) {
 }
 
 // Open opens all pools, and goes on trying with those that cannot be opened until ctx
-// ends.
+// ends. None waits for another.
 func (d *Driver) Open(ctx context.Context) {
-	for wait := firstRetry; !d.openAll(ctx); wait = min(2*wait, lastRetry) {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(wait):
-		}
+	var all sync.WaitGroup
+	for _, p := range d.pools {
+		all.Go(func() { p.openPatiently(ctx) })
 	}
+	all.Wait()
 }
 
 const (
@@ -72,20 +71,22 @@ const (
 	lastRetry  = time.Minute
 )
 
-func (d *Driver) openAll(ctx context.Context) (all bool) {
-	all = true
-	for _, p := range d.pools {
+func (p *Pool) openPatiently(ctx context.Context) {
+	log := klog.FromContext(ctx).WithValues("pool", p.Name)
+	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
 		begin, open := time.Now(), p.Key() != ""
 		err := p.TryOpen()
-		switch {
-		case err != nil:
-			klog.FromContext(ctx).Error(err, "A pool cannot be opened", "pool", p.Name)
-			all = false
-		case !open:
-			klog.FromContext(ctx).Info("A pool is open", "pool", p.Name, "took", time.Since(begin))
+		if err == nil && !open {
+			log.Info("A pool is open", "took", time.Since(begin))
+		}
+		if err == nil {
+			return
+		}
+		log.Error(err, "A pool cannot be opened")
+		if sleep(ctx, wait); ctx.Err() != nil {
+			return
 		}
 	}
-	return all
 }
 
 // Close lets go of all pools. What is mounted stays mounted.

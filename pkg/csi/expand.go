@@ -27,20 +27,30 @@ func (d *Driver) ControllerExpandVolume(_ context.Context, r *csi.ControllerExpa
 	if err != nil {
 		return nil, err
 	}
-	if c := r.GetVolumeCapability(); c != nil {
-		a, err := parseCapability(c)
-		if err == nil {
-			err = v.allows(a)
-		}
-		if err != nil {
-			return nil, err
-		}
+	if err := v.checkUse(r.GetVolumeCapability()); err != nil {
+		return nil, err
 	}
 	have, err := v.expand(size)
 	if err != nil {
 		return nil, err
 	}
 	return &csi.ControllerExpandVolumeResponse{CapacityBytes: have, NodeExpansionRequired: !v.isBlock()}, nil
+}
+
+// checkUse refuses to expand v for a use that it was not made for, if one is named. That
+// is the request's fault: FAILED_PRECONDITION would mean that v must not be in use.
+func (v volume) checkUse(c *csi.VolumeCapability) error {
+	if c == nil {
+		return nil
+	}
+	a, err := parseCapability(c)
+	if err == nil {
+		err = v.allows(a)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: volume_capability: %w", errInvalid, err)
+	}
+	return nil
 }
 
 // expand makes the device as large as size asks for.
@@ -60,14 +70,12 @@ func (v volume) expand(size sizeRange) (int64, error) {
 // expandWithPool makes the pool larger first, if it may be.
 func (v volume) expandWithPool(want int64, full error) error {
 	data := int64(v.layers.DeviceSet.Status().Data.Total)
-	need := data + want - v.Size
+	most, need := max(data, v.pool.MostBytes), data+want-v.Size
 	switch {
-	case v.pool.MostBytes <= data && want > data:
-		return fmt.Errorf("%w: pool %s has %d bytes: %w", errNeverFits, v.pool.Name, data, full)
-	case v.pool.MostBytes <= data:
+	case want > most:
+		return fmt.Errorf("%w: pool %s has at most %d bytes: %w", errNeverFits, v.pool.Name, most, full)
+	case need > most:
 		return fmt.Errorf("%w: %w", errNoRoomNow, full)
-	case need > v.pool.MostBytes:
-		return fmt.Errorf("%w: pool %s may have %d bytes, and needs %d: %w", errNeverFits, v.pool.Name, v.pool.MostBytes, need, full)
 	}
 	if err := v.layers.ResizePool(need); err != nil {
 		return fmt.Errorf("%w: %w: %w", errNoRoomNow, full, err)

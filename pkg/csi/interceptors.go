@@ -21,6 +21,9 @@ import (
 func (d *Driver) Intercept(observe func(method, code string, took time.Duration)) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, r any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 		begin, log := time.Now(), klog.FromContext(ctx).WithValues("method", path.Base(info.FullMethod))
+		if mutates(r) {
+			ctx = context.WithoutCancel(ctx)
+		}
 		about := subjectOf(r)
 		if about != "" {
 			log = log.WithValues("about", about)

@@ -2,6 +2,7 @@ package csi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
@@ -50,6 +51,16 @@ func (d *Driver) at(v volume, path string) (m Mounted, ok bool, err error) {
 		return m, false, err
 	}
 	return d.deviceAt(dev.Dev, active, path)
+}
+
+// mayUnmount refuses to unmount what is not v. That is no ALREADY_EXISTS: there was
+// nothing to make.
+func (d *Driver) mayUnmount(v volume, path string) error {
+	_, _, err := d.at(v, path)
+	if errors.Is(err, errIncompat) {
+		err = fmt.Errorf("%w: %s", errWrongState, err.Error())
+	}
+	return err
 }
 
 func (d *Driver) deviceAt(dev dm.DevNo, active bool, path string) (m Mounted, ok bool, err error) {

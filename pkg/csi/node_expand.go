@@ -24,14 +24,8 @@ func (d *Driver) NodeExpandVolume(ctx context.Context, r *csi.NodeExpandVolumeRe
 	if err != nil {
 		return nil, err
 	}
-	if c := r.GetVolumeCapability(); c != nil {
-		a, err := parseCapability(c)
-		if err == nil {
-			err = v.allows(a)
-		}
-		if err != nil {
-			return nil, err
-		}
+	if err := v.checkUse(r.GetVolumeCapability()); err != nil {
+		return nil, err
 	}
 	if size.most != 0 && v.Size > size.most {
 		return nil, fmt.Errorf("%w: limit_bytes %d: it has %d", errOutOfRange, size.most, v.Size)

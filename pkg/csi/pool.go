@@ -21,6 +21,8 @@ type Pool struct {
 	// as large as it is.
 	MostBytes int64
 
+	turning sync.Mutex // one at a time opens or closes it: nobody else waits for that
+
 	mu     sync.RWMutex
 	layers *graphdriver.Driver
 	key    string
@@ -33,12 +35,17 @@ const DefaultPool = "default"
 
 // TryOpen opens the pool, unless it is open.
 func (p *Pool) TryOpen() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.layers != nil || p.closed {
+	p.turning.Lock()
+	defer p.turning.Unlock()
+	p.mu.RLock()
+	done := p.layers != nil || p.closed
+	p.mu.RUnlock()
+	if done {
 		return nil
 	}
 	layers, err := p.Open()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.err = err; err == nil {
 		p.layers, p.key = layers, keyOf(layers.PoolUUID())
 	}
@@ -49,10 +56,13 @@ func (p *Pool) TryOpen() error {
 func (p *Pool) Layers() (*graphdriver.Driver, error) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	if p.layers == nil {
+	switch {
+	case p.layers != nil:
+		return p.layers, nil
+	case p.err != nil:
 		return nil, fmt.Errorf("%w: pool %s is not open: %w", deviceset.ErrUnavailable, p.Name, p.err)
 	}
-	return p.layers, nil
+	return nil, fmt.Errorf("%w: pool %s: %w", deviceset.ErrUnavailable, p.Name, errNotYetOpen)
 }
 
 // Key names the pool to the orchestrator; it is empty while the pool is not open.
@@ -76,15 +86,20 @@ func (p *Pool) While(do func() error) error {
 
 // close lets go of the pool. What is mounted stays.
 func (p *Pool) close() error {
+	p.turning.Lock()
+	defer p.turning.Unlock()
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.closed = true
-	if p.layers == nil {
+	layers := p.layers
+	p.mu.Unlock()
+	if layers == nil {
 		return nil
 	}
-	if err := p.layers.Cleanup(); err != nil {
+	if err := layers.Cleanup(); err != nil { // of which calls hear meanwhile
 		return fmt.Errorf("pool %s: %w", p.Name, err)
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.layers, p.err = nil, deviceset.ErrShutDown
 	return nil
 }
@@ -108,13 +123,17 @@ func (ps pools) named(name string) (*Pool, error) {
 // of returns the pool of an id. While one is not open, an id that no other has may be
 // its.
 func (ps pools) of(i id) (*Pool, *graphdriver.Driver, error) {
+	err := fmt.Errorf("%w: no pool that is open on this node has the key %s", deviceset.ErrUnavailable, i.pool)
 	for _, p := range ps {
+		layers, notOpen := p.Layers()
 		if p.Key() == i.pool {
-			layers, err := p.Layers()
-			return p, layers, err
+			return p, layers, notOpen
+		}
+		if notOpen != nil {
+			err = fmt.Errorf("%w; %w", err, notOpen)
 		}
 	}
-	return nil, nil, fmt.Errorf("%w: no pool that is open on this node has the key %s", deviceset.ErrUnavailable, i.pool)
+	return nil, nil, err
 }
 
 // byKey returns the pools that are open, in the order of their keys.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -46,6 +47,9 @@ func (d *Driver) parsePublication(r *csi.NodePublishVolumeRequest) (p publicatio
 	if err := d.checkPath("staging_target_path", p.staging); err != nil {
 		return p, err
 	}
+	if p.target == p.staging {
+		return p, fmt.Errorf("%w: target_path is staging_target_path", errInvalid)
+	}
 	if p.volume, err = d.find(aVolume, r.GetVolumeId()); err != nil {
 		return p, err
 	}
@@ -70,6 +74,7 @@ func (d *Driver) parsePublication(r *csi.NodePublishVolumeRequest) (p publicatio
 		if !ok || m.Dev != p.dev {
 			return p, fmt.Errorf("%w: %s", errNotStaged, p.staging)
 		}
+		p.readOnly = p.readOnly || m.ReadOnly // as all that is shown of it
 	}
 	return p, nil
 }
@@ -88,7 +93,10 @@ func (d *Driver) publish(p publication) error {
 		return err
 	}
 	made, err := makeTarget(p.target, p.block)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrExist):
+		return fmt.Errorf("%w: target_path: %w", errInvalid, err)
+	case err != nil:
 		return fmt.Errorf("make target: %w", err)
 	}
 	err = d.Host.Bind(p.source, p.target, p.readOnly)
@@ -125,14 +133,18 @@ func (d *Driver) NodeUnpublishVolume(ctx context.Context, r *csi.NodeUnpublishVo
 		return nil, err
 	}
 	if v, err := d.find(aVolume, r.GetVolumeId()); err == nil {
-		if _, _, err := d.at(v, r.GetTargetPath()); err != nil {
+		if err := d.mayUnmount(v, r.GetTargetPath()); err != nil {
 			return nil, err
 		}
 	}
 	if err := d.unmountOurs(ctx, r.GetTargetPath()); err != nil {
 		return nil, err
 	}
-	if err := removeTarget(r.GetTargetPath()); err != nil {
+	err := removeTarget(r.GetTargetPath())
+	switch {
+	case errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrInvalid):
+		return nil, fmt.Errorf("%w: it is not what was published: %w", errWrongState, err)
+	case err != nil:
 		return nil, err
 	}
 	return &csi.NodeUnpublishVolumeResponse{}, nil

@@ -19,9 +19,14 @@ func parseRange(r *csi.CapacityRange) (sizeRange, error) {
 		return size, fmt.Errorf("%w: a capacity below 0", errInvalid)
 	case size.most != 0 && size.least > size.most:
 		return size, fmt.Errorf("%w: required_bytes %d is more than limit_bytes %d", errInvalid, size.least, size.most)
+	case size.least > largestSize:
+		return size, fmt.Errorf("%w: required_bytes %d: no volume has more than %d", errOutOfRange, size.least, int64(largestSize))
 	}
 	return size, nil
 }
+
+// largestSize is that of a device. It keeps the rounding up of sizes within 63 bits.
+const largestSize = 1 << 60
 
 // has reports whether a size is within r.
 func (r sizeRange) has(size int64) bool {

@@ -69,6 +69,9 @@ func (d *Driver) snapshot(source volume, name string) (volume, error) {
 	}
 	labels := maps.Clone(source.Labels)
 	labels[labelName], labels[labelSource] = showable(name), source.Name
+	if source.blank() {
+		labels[labelBlank] = "true"
+	}
 	storage := map[string]string{"readonly": "true"}
 	for key, value := range labels {
 		storage["label."+key] = value

@@ -143,7 +143,7 @@ func (d *Driver) NodeUnstageVolume(ctx context.Context, r *csi.NodeUnstageVolume
 }
 
 func (d *Driver) unstage(v volume, path string) error {
-	if _, _, err := d.at(v, path); err != nil {
+	if err := d.mayUnmount(v, path); err != nil {
 		return err
 	}
 	if err := v.layers.UnmountDevice(v.Name, path); err != nil {

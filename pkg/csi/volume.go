@@ -18,6 +18,7 @@ const (
 	labelMkfs    = "mkfs"    // and how
 	labelDiscard = "discard" // "true"
 	labelSource  = "source"  // the device that it was made from
+	labelBlank   = "blank"   // "true" of a snapshot of what was blank
 )
 
 const (
@@ -51,8 +52,11 @@ func (v *volume) id() string { return id{v.pool.Key(), v.Name}.String() }
 func (v volume) isBlock() bool { return v.Labels[labelAccess] == accessBlock }
 
 // blank reports whether nobody can have written to v: a volume for a file system that
-// it does not have yet.
-func (v volume) blank() bool { return !v.isBlock() && v.FS == "none" && v.Parent == "" && !v.Adopted }
+// it does not have yet, or a snapshot of one. What was formatted before the snapshot
+// was cut, it has.
+func (v volume) blank() bool {
+	return !v.isBlock() && v.FS == "none" && !v.Adopted && (v.Parent == "" || v.Labels[labelBlank] == "true")
+}
 
 // sourceID returns the id of what v was made from; it need not be there any more.
 func (v *volume) sourceID() string {

@@ -11,17 +11,27 @@ import (
 	"github.com/csi-dmthin/csi-dmthin/pkg/graphdriver"
 )
 
-// Watch logs the pools' events, and measures every so often what each volume has of its
-// pool alone, until ctx ends.
+// Watch opens the pools and keeps them open, logs their events, and measures every so
+// often what each volume has of its pool alone, until ctx ends.
 func (d *Driver) Watch(ctx context.Context, interval time.Duration) {
 	var all sync.WaitGroup
 	for _, p := range d.pools {
+		all.Go(func() { p.keepOpen(ctx) })
 		all.Go(func() { p.watch(ctx) })
 		if interval > 0 {
 			all.Go(func() { p.measure(ctx, interval) })
 		}
 	}
 	all.Wait()
+}
+
+// keepOpen opens the pool, and again after it was closed for somebody who could not open
+// it again.
+func (p *Pool) keepOpen(ctx context.Context) {
+	for ctx.Err() == nil {
+		p.openPatiently(ctx)
+		sleep(ctx, firstRetry)
+	}
 }
 
 // watch logs events. The channel ends with the pool, which may be opened anew.
@@ -55,10 +65,13 @@ func logEvents(ctx context.Context, log klog.Logger, layers *graphdriver.Driver)
 
 func (p *Pool) measure(ctx context.Context, interval time.Duration) {
 	for ctx.Err() == nil {
-		if layers, err := p.Layers(); err == nil {
-			if err := layers.MeasureExclusive(ctx); err != nil && ctx.Err() == nil {
-				klog.FromContext(ctx).V(2).Info("What volumes have alone could not be measured", "pool", p.Name, "err", err)
-			}
+		layers, err := p.Layers()
+		if err != nil {
+			sleep(ctx, firstRetry)
+			continue
+		}
+		if err := layers.MeasureExclusive(ctx); err != nil && ctx.Err() == nil {
+			klog.FromContext(ctx).V(2).Info("What volumes have alone could not be measured", "pool", p.Name, "err", err)
 		}
 		sleep(ctx, interval)
 	}

@@ -4,14 +4,11 @@ package csitest
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
-	"net"
+	"path/filepath"
 	"slices"
-	"strings"
-	"testing"
-
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/csi"
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
@@ -57,70 +54,95 @@ func (h Host) Usage(path string) (filesystem.Usage, error) {
 	return filesystem.Usage{Total: 1 << 30, Used: 1 << 20, Available: 1<<30 - 1<<20, Inodes: 1 << 16, InodesUsed: 11, InodesFree: 1<<16 - 11}, nil
 }
 
-// Sizes of a World's disks.
+// Sizes of the disks of a World's first pool.
 const (
 	DataSize     = 64 << 30
 	MetadataSize = 64 << 20
 )
 
-// A World is a simulated machine with the disks of a pool.
+// NodeName is the name of a World's machine.
+const NodeName = "node"
+
+// A World is a simulated machine with the disks of pools.
 type World struct {
 	*simulated.World
 	KubeletDir string
-	Root       string
+	Pools      []string // their names
+
+	// MostBytes is how large a pool's data may become.
+	MostBytes int64
 }
 
-// NewWorld makes a world, whose directories for mounts are real ones.
-func NewWorld(kubeletDir string) *World {
-	w := &World{simulated.NewWorld(1 << 40), kubeletDir, "/root"}
-	w.NewDisk("/dev/data", DataSize)
-	w.NewDisk("/dev/metadata", MetadataSize)
+// NewWorld makes a world with the disks of the default pool. Its directories for
+// mounts are real ones.
+func NewWorld(kubeletDir string) *World { return NewWorldOf(kubeletDir, DataSize) }
+
+// NewWorldOf makes a world whose default pool has so much data.
+func NewWorldOf(kubeletDir string, data int64) *World {
+	w := &World{World: simulated.NewWorld(1 << 40), KubeletDir: kubeletDir}
+	w.AddPool(csi.DefaultPool, data)
 	return w
 }
 
-// Driver starts a driver in a process of its own.
+// Clone returns a copy of the machine, which nobody must be using.
+func (w *World) Clone(kubeletDir string) *World {
+	return &World{w.World.Clone(), kubeletDir, w.Pools, w.MostBytes}
+}
+
+// AddPool adds the disks of one more pool.
+func (w *World) AddPool(name string, data int64) {
+	w.NewDisk(DataDisk(name), data)
+	w.NewDisk(MetadataDisk(name), MetadataSize)
+	w.Pools = append(w.Pools, name)
+}
+
+// DataDisk returns the path of a pool's data.
+func DataDisk(pool string) string { return "/dev/" + pool + "-data" }
+
+// MetadataDisk returns the path of a pool's metadata.
+func MetadataDisk(pool string) string { return "/dev/" + pool + "-metadata" }
+
+// Root returns where a pool keeps its state: on the simulated machine, and nowhere on
+// this one.
+func Root(pool string) string { return filepath.Join("/nowhere", pool) }
+
+// Driver makes a driver in a process of its own.
 func (w *World) Driver(options ...string) *csi.Driver {
-	m := w.Process(nil)
-	return csi.New(csi.Options{
-		Version: "test", Node: "node", KubeletDir: w.KubeletDir, Host: Host{m},
-		Pools: []*csi.Pool{{Name: csi.DefaultPool, Open: func() (*graphdriver.Driver, error) {
-			set, err := deviceset.Open(m, w.Root, true, slices.Concat([]string{
-				"dm.datadev=/dev/data", "dm.metadatadev=/dev/metadata", "dm.use_deferred_deletion=false",
-			}, options), nil, nil)
-			if err != nil {
-				return nil, err
-			}
-			return graphdriver.New(set, w.Root, nil, nil)
-		}}},
-	})
+	return csi.New(w.Options(w.Process(nil), options...))
 }
 
-// Serve serves a driver on a socket until the test ends, and returns a connection.
-func Serve(t testing.TB, d *csi.Driver, endpoint string) *grpc.ClientConn {
-	t.Helper()
-	d.Open(t.Context())
-	l, err := csi.Listen(t.Context(), endpoint)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return serve(t, d, l, endpoint)
+// Options are those of a driver in a process. options are for all of its pools.
+func (w *World) Options(m *simulated.Machine, options ...string) csi.Options {
+	return w.OptionsOn(Machine{m}, Host{m}, options...)
 }
 
-func serve(t testing.TB, d *csi.Driver, l net.Listener, endpoint string) *grpc.ClientConn {
-	t.Helper()
-	server := grpc.NewServer(grpc.UnaryInterceptor(d.Intercept(nil)))
-	d.Register(server)
-	go func() { _ = server.Serve(l) }() // until it is stopped
-	c, err := grpc.NewClient("unix:"+strings.TrimPrefix(endpoint, "unix://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
+// OptionsOn is Options for a machine and a host that a test has made something of.
+func (w *World) OptionsOn(m deviceset.Machine, h csi.Host, options ...string) csi.Options {
+	o := csi.Options{Version: "test", Node: NodeName, KubeletDir: w.KubeletDir, Host: h}
+	for _, name := range w.Pools {
+		o.Pools = append(o.Pools, &csi.Pool{Name: name, MostBytes: w.MostBytes, Open: func() (*graphdriver.Driver, error) {
+			return open(m, name, options)
+		}})
 	}
-	t.Cleanup(func() {
-		_ = c.Close() // it was only asked
-		server.Stop()
-		if err := d.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return c
+	return o
+}
+
+// A Machine names pools as a real one does: their UUIDs differ from the first digit on,
+// which is part of dm names.
+type Machine struct{ *simulated.Machine }
+
+// NewUUID returns a hash of what the simulated machine has counted.
+func (m Machine) NewUUID() string {
+	sum := sha256.Sum256([]byte(m.Machine.NewUUID()))
+	return hex.EncodeToString(sum[:16])
+}
+
+func open(m deviceset.Machine, pool string, options []string) (*graphdriver.Driver, error) {
+	set, err := deviceset.Open(m, Root(pool), true, slices.Concat([]string{
+		"dm.datadev=" + DataDisk(pool), "dm.metadatadev=" + MetadataDisk(pool), "dm.use_deferred_deletion=false",
+	}, options), nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	return graphdriver.New(set, Root(pool), nil, nil)
 }
