@@ -15,6 +15,8 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/klog/v2"
 	"sigs.k8s.io/yaml"
+
+	"github.com/csi-dmthin/csi-dmthin/pkg/csi"
 )
 
 // A config is what `serve` is told.
@@ -71,6 +73,12 @@ func (c *config) complete(f *pflag.FlagSet) error {
 func (c *config) check() error {
 	if c.Node == "" {
 		return errors.New("--node: this node has no name: give one")
+	}
+	if _, err := csi.SocketPath(c.Endpoint); err != nil {
+		return fmt.Errorf("--%w", err)
+	}
+	if err := c.Pools.checkDisks(); err != nil {
+		return err
 	}
 	for name, dir := range map[string]string{"state-dir": c.StateDir, "kubelet-dir": c.KubeletDir} {
 		if !filepath.IsAbs(dir) || filepath.Clean(dir) != dir || dir == "/" {

@@ -226,3 +226,26 @@ func must0(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
+
+// A disk is one pool's, and once.
+func TestPoolsShareNoDisk(t *testing.T) {
+	for _, pools := range []poolConfigs{
+		{"a": {"datadev": "/dev/x", "metadatadev": "/dev/y"}, "b": {"datadev": "/dev/x", "metadatadev": "/dev/z"}},
+		{"a": {"datadev": "/dev/x", "metadatadev": "/dev/y"}, "b": {"datadev": "/dev/z", "metadatadev": "/dev/x"}},
+		{"a": {"datadev": "/dev/x", "metadatadev": "/dev/x"}},
+		{"a": {"thinpooldev": "x"}, "b": {"thinpooldev": "x"}},
+		{"a": {"datadev": "/dev/null", "metadatadev": "/dev/y"}, "b": {"datadev": "/dev/../dev/null", "metadatadev": "/dev/z"}},
+	} {
+		if err := pools.checkDisks(); err == nil {
+			t.Errorf("%v is accepted", pools)
+		}
+	}
+	if err := (poolConfigs{"a": {"datadev": "/dev/x", "metadatadev": "/dev/y"}, "b": {}}).checkDisks(); err != nil {
+		t.Error(err)
+	}
+	for option := range decidedHere {
+		if _, err := parsePool(map[string]string{option: "true"}); err == nil {
+			t.Errorf("%s is accepted", option)
+		}
+	}
+}

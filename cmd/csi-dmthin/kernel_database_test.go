@@ -19,9 +19,10 @@ import (
 	"github.com/csi-dmthin/csi-dmthin/test/postgres"
 )
 
-// A database on a pool that runs full, because of a neighbour, fails, and that is all:
+// A database ends when a neighbour has taken all of their pool, and loses nothing by it:
 // once there is room it has each payment that a client was told of, and takes more. Room
-// comes from the neighbour's end, and from a larger pool.
+// comes from the neighbour's end, or from a larger pool, which the server of CSI need not
+// have seen run full.
 func TestKernelServeDatabaseOnAFullPool(t *testing.T) {
 	dmtest.RequireKernel(t)
 	bank := foundBank(t)
@@ -37,6 +38,9 @@ func TestKernelServeDatabaseOnAFullPool(t *testing.T) {
 
 			neighbour = d.add("neighbour")
 			d.runFull("neighbour")
+			d.kill()
+			d.start()
+			d.isFull()
 			const larger = gib + 256*mib
 			must(t, d.expand(d.id, larger))
 			d.comesBack()

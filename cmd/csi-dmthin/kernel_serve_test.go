@@ -94,6 +94,13 @@ func (n *node) path(name string) string { return filepath.Join(n.dir, name) }
 // start starts the server and waits until its pools are open.
 func (n *node) start() {
 	n.Helper()
+	n.launch()
+	n.waitForPools()
+}
+
+// launch starts the server.
+func (n *node) launch() {
+	n.Helper()
 	args := []string{
 		"serve", "--endpoint", "unix://" + n.path("csi.sock"), "--admin-socket", n.path("admin.sock"), "--state-dir", n.path("state"),
 		"--kubelet-dir", n.path("kubelet"), "--node", "node", "--http", "",
@@ -110,6 +117,10 @@ func (n *node) start() {
 	must(n, err)
 	n.conn = conn
 	n.IdentityClient, n.ControllerClient, n.NodeClient = csi.NewIdentityClient(conn), csi.NewControllerClient(conn), csi.NewNodeClient(conn)
+}
+
+func (n *node) waitForPools() {
+	n.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		_, err := n.ListVolumes(n.ctx(), &csi.ListVolumesRequest{})
 		if err == nil {

@@ -37,10 +37,40 @@ func parsePool(given map[string]string) (p poolConfig, err error) {
 			}
 			continue
 		}
+		if why, ours := decidedHere[key]; ours {
+			return p, fmt.Errorf("%s is not to be chosen: %s", key, why)
+		}
 		p.options = append(p.options, "dm."+key+"="+given[key])
 	}
 	_, _, err = deviceset.ParseOptions(p.options)
 	return p, err
+}
+
+// decidedHere are options that would have the orchestrator told what is not so.
+var decidedHere = map[string]string{
+	"use_deferred_deletion": "a volume that is deleted is gone, or the call fails",
+	"lazy_unmount":          "a volume that is unstaged is in no use, or the call fails",
+}
+
+// checkDisks refuses a disk that two pools are to lie on, or that is named twice.
+func (p poolConfigs) checkDisks() error {
+	owners := map[string]string{}
+	for _, pool := range p.names() {
+		for _, option := range []string{"datadev", "metadatadev", "thinpooldev"} {
+			path := p[pool][option]
+			if path == "" {
+				continue
+			}
+			if real, err := filepath.EvalSymlinks(path); err == nil {
+				path = real
+			}
+			if other, taken := owners[path]; taken {
+				return fmt.Errorf("--pools: %s is %s of pool %s, and %s", path, option, pool, other)
+			}
+			owners[path] = fmt.Sprintf("%s of pool %s", option, pool)
+		}
+	}
+	return nil
 }
 
 // root returns where a pool's state is.

@@ -5,6 +5,8 @@ import (
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/csi-dmthin/csi-dmthin/pkg/graphdriver"
 )
 
 // GetCapacity tells how large a new volume can be. It fails on nothing that is asked:
@@ -36,14 +38,10 @@ func suitsAny(all []*csi.VolumeCapability) bool {
 // room returns how large a new volume can be, in steps: each other value is written
 // down by the orchestrator for each class and node.
 func (p *Pool) room() int64 {
-	layers, err := p.Layers()
-	if err != nil {
-		return 0
-	}
-	room, err := layers.Room()
-	if err != nil {
-		return 0 // such as in a pool that takes no changes
-	}
+	room, _ := ask(p, func(layers *graphdriver.Driver) int64 {
+		room, _ := layers.Room() // none in a pool that takes no changes
+		return room
+	})
 	const step = 64 << 20
 	if room >= 16*step {
 		room = room / step * step

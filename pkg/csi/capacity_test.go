@@ -56,6 +56,7 @@ func TestGetCapacity(t *testing.T) {
 }
 
 func TestCapacityOfAFullPool(t *testing.T) {
+	t.Parallel()
 	l := runOn(t, csitest.NewWorldOf(t.TempDir(), 256*mib), "dm.overprovision_ratio=10")
 	equals(t, "before", l.capacity(t, &spec.GetCapacityRequest{}) > gib, true)
 	l.fillPool(t)

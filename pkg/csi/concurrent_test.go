@@ -71,7 +71,7 @@ var calls = []struct {
 	}, []codes.Code{codes.NotFound}},
 	{"unstage", func(o *orchestrator, t testing.TB, name string) error {
 		return o.unstage(t, o.of(name))
-	}, nil},
+	}, []codes.Code{codes.FailedPrecondition}}, // it is published
 	{"publish", func(o *orchestrator, t testing.TB, name string) error {
 		return o.publish(t, o.of(name), o.target(name), mount(""))
 	}, []codes.Code{codes.NotFound, codes.FailedPrecondition}},

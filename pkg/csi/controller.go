@@ -66,7 +66,7 @@ func (v volume) suits(r *csi.ValidateVolumeCapabilitiesRequest) error {
 // allows refuses a use that a volume was not made for.
 func (v volume) allows(a access) error {
 	switch fs := v.fileSystem(); {
-	case a.block != v.isBlock():
+	case a.block != v.isBlock() && v.Labels[labelAccess] != "": // one that was adopted may be either
 		return fmt.Errorf("%w: it was made for access as %s", errWrongState, v.Labels[labelAccess])
 	case !a.block && a.fs != "" && fs != "" && a.fs != fs:
 		return fmt.Errorf("%w: it has file system %s, not %s", errWrongState, fs, a.fs)

@@ -21,7 +21,9 @@ type creation struct {
 	name   string
 	size   sizeRange
 	access access
-	source *volume
+	from   *id // what it is made from
+	kind   kind
+	source *volume // and that, once it was looked up
 }
 
 // CreateVolume makes a volume: blank, or from a snapshot or a volume, as large or
@@ -31,11 +33,10 @@ func (d *Driver) CreateVolume(_ context.Context, r *csi.CreateVolumeRequest) (*c
 	if err != nil {
 		return nil, err
 	}
-	p, err := d.poolFor(want)
-	if err != nil {
-		return nil, err
+	v, made, err := d.made(want)
+	if err == nil && !made {
+		v, err = d.create(want)
 	}
-	v, err := d.create(p, want)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +69,7 @@ func (d *Driver) parseCreation(r *csi.CreateVolumeRequest) (c creation, err erro
 	if err := d.checkTopology(r.GetAccessibilityRequirements()); err != nil {
 		return c, err
 	}
-	c.source, err = d.sourceOf(r.GetVolumeContentSource())
+	c.from, c.kind, err = parseSource(r.GetVolumeContentSource())
 	return c, err
 }
 
@@ -84,24 +85,26 @@ func (d *Driver) checkTopology(r *csi.TopologyRequirement) error {
 	return nil
 }
 
-func (d *Driver) sourceOf(s *csi.VolumeContentSource) (*volume, error) {
-	var v volume
-	var err error
+// parseSource returns what a volume is to be made from, if it is from anything.
+func parseSource(s *csi.VolumeContentSource) (*id, kind, error) {
+	var k kind
+	var text string
 	switch t := s.GetType().(type) {
 	case nil:
 		if s != nil {
-			return nil, fmt.Errorf("%w: a content source without type", errInvalid)
+			return nil, "", fmt.Errorf("%w: a content source without type", errInvalid)
 		}
-		return nil, nil
+		return nil, "", nil
 	case *csi.VolumeContentSource_Snapshot:
-		v, err = d.find(aSnapshot, t.Snapshot.GetSnapshotId())
+		k, text = aSnapshot, t.Snapshot.GetSnapshotId()
 	case *csi.VolumeContentSource_Volume:
-		v, err = d.find(aVolume, t.Volume.GetVolumeId())
+		k, text = aVolume, t.Volume.GetVolumeId()
 	}
+	i, err := parseID(k, text)
 	if err != nil {
-		return nil, fmt.Errorf("content source: %w", err)
+		return nil, "", fmt.Errorf("content source: %w", err)
 	}
-	return &v, nil
+	return &i, k, nil
 }
 
 // poolFor returns the pool that a volume is to lie in.
@@ -119,22 +122,43 @@ func (d *Driver) poolFor(c creation) (*Pool, error) {
 	return c.source.pool, nil
 }
 
-func (d *Driver) create(p *Pool, c creation) (volume, error) {
+// made returns the volume of that name, if there is one. What it was made from may be
+// gone since.
+func (d *Driver) made(c creation) (v volume, made bool, err error) {
+	device := aVolume.deviceName(c.name)
+	for _, p := range d.pools {
+		layers, err := p.Layers()
+		if err != nil {
+			continue // others serve
+		}
+		if have, err := layers.Device(device); err == nil {
+			v := volume{have, p, layers}
+			return v, true, v.satisfies(c)
+		}
+	}
+	return volume{}, false, nil
+}
+
+func (d *Driver) create(c creation) (volume, error) {
+	if c.from != nil {
+		source, err := d.find(c.kind, c.from.String())
+		if err != nil {
+			return volume{}, fmt.Errorf("content source: %w", err)
+		}
+		c.source = &source
+	}
+	p, err := d.poolFor(c)
+	if err != nil {
+		return volume{}, err
+	}
 	layers, err := p.Layers()
 	if err != nil {
 		return volume{}, err
 	}
 	device := aVolume.deviceName(c.name)
-	if have, err := layers.Device(device); err == nil {
-		v := volume{have, p, layers}
-		return v, v.satisfies(c)
-	}
-	if err := d.takenElsewhere(p, device); err != nil {
-		return volume{}, err
-	}
 	if err := c.make(layers, device); err != nil {
 		switch {
-		case errors.Is(err, deviceset.ErrReadOnly) && c.source == nil:
+		case (errors.Is(err, deviceset.ErrReadOnly) || errors.Is(err, deviceset.ErrNoChanges)) && c.source == nil:
 			err = fmt.Errorf("%w: %w", errNotHere, err) // another node may have a pool that takes it
 		case errors.Is(err, deviceset.ErrTooSmall):
 			err = fmt.Errorf("%w: its source has grown meanwhile: %w", errPending, err)
@@ -143,16 +167,6 @@ func (d *Driver) create(p *Pool, c creation) (volume, error) {
 	}
 	have, err := layers.Device(device)
 	return volume{have, p, layers}, err
-}
-
-// takenElsewhere refuses a name that a volume of another pool has.
-func (d *Driver) takenElsewhere(here *Pool, device string) error {
-	for _, p := range d.pools {
-		if layers, err := p.Layers(); p != here && err == nil && layers.Exists(device) {
-			return fmt.Errorf("%w: there is a volume of that name in pool %s", errIncompat, p.Name)
-		}
-	}
-	return nil
 }
 
 // make makes the device.
@@ -216,13 +230,15 @@ func (c creation) labels() map[string]string {
 	if c.discard {
 		labels[labelDiscard] = "true"
 	}
-	if c.source != nil {
-		labels[labelSource] = c.source.Name
+	if c.from != nil {
+		labels[labelSource] = c.from.device
 	}
-	if c.source != nil && !c.access.block && labels[labelFS] == "" {
-		labels[labelFS] = c.source.fileSystem()
-	} else if c.source == nil && !c.access.block && labels[labelFS] == "" {
+	switch {
+	case c.access.block || labels[labelFS] != "":
+	case c.from == nil:
 		labels[labelFS] = string(filesystem.Ext4)
+	case c.source != nil:
+		labels[labelFS] = c.source.fileSystem()
 	}
 	return labels
 }
@@ -230,12 +246,15 @@ func (c creation) labels() map[string]string {
 // satisfies refuses a volume that a call which wants c would not have made.
 func (v volume) satisfies(c creation) error {
 	labels := c.labels()
+	if labels[labelFS] == "" && !c.access.block {
+		labels[labelFS] = v.Labels[labelFS] // it was the source's
+	}
 	for _, key := range []string{labelAccess, labelFS, labelMkfs, labelDiscard, labelSource} {
 		if v.Labels[key] != labels[key] {
 			return fmt.Errorf("%w: a volume of that name has %s %q, not %q", errIncompat, key, v.Labels[key], labels[key])
 		}
 	}
-	if c.pool != "" && c.pool != v.pool.Name {
+	if c.pool != "" && c.pool != v.pool.Name || c.pool == "" && c.from == nil && v.pool.Name != DefaultPool || c.from != nil && c.from.pool != v.pool.Key() {
 		return fmt.Errorf("%w: a volume of that name is in pool %s", errIncompat, v.pool.Name)
 	}
 	if !c.size.has(v.Size) {

@@ -20,6 +20,7 @@ func badIDs(good string) []string {
 }
 
 func TestDeleteVolume(t *testing.T) {
+	t.Parallel()
 	l := run(t)
 	v := l.volume(t, "v")
 	s := l.snapshot(t, "s", v)

@@ -70,11 +70,11 @@ func (v volume) expand(size sizeRange) (int64, error) {
 // expandWithPool makes the pool larger first, if it may be.
 func (v volume) expandWithPool(want int64, full error) error {
 	data := int64(v.layers.DeviceSet.Status().Data.Total)
-	most, need := max(data, v.pool.MostBytes), data+want-v.Size
+	most, need := max(data, v.pool.MostBytes), v.layers.DataFor(want-v.Size)
 	switch {
-	case want > most:
-		return fmt.Errorf("%w: pool %s has at most %d bytes: %w", errNeverFits, v.pool.Name, most, full)
-	case need > most:
+	case v.layers.DataForOne(want) > most:
+		return fmt.Errorf("%w: pool %s has at most %d bytes of data: %w", errNeverFits, v.pool.Name, most, full)
+	case need > most || need <= data: // others have what it needs, or the pool is full of data
 		return fmt.Errorf("%w: %w", errNoRoomNow, full)
 	}
 	if err := v.layers.ResizePool(need); err != nil {

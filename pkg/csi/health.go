@@ -8,6 +8,7 @@ import (
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
+	"github.com/csi-dmthin/csi-dmthin/pkg/graphdriver"
 )
 
 // A condition is something that is wrong with a pool or a volume.
@@ -28,11 +29,14 @@ const (
 
 // conditions tells what is wrong with a pool.
 func (p *Pool) conditions() []condition {
-	layers, err := p.Layers()
-	if err != nil {
+	if _, err := p.Layers(); err != nil {
 		return []condition{{inaccessible, "PoolNotOpen", err.Error()}}
 	}
-	return conditionsOf(p.Name, layers.DeviceSet.Status())
+	st, err := ask(p, func(layers *graphdriver.Driver) *deviceset.Status { return layers.DeviceSet.Status() })
+	if err != nil {
+		return []condition{{inaccessible, "PoolDoesNotAnswer", err.Error()}}
+	}
+	return conditionsOf(p.Name, st)
 }
 
 // nearlyFull is the part of a pool's data, in percent, from which on it is.

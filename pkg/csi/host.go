@@ -36,6 +36,7 @@ type Host interface {
 type Mounted struct {
 	Dev      dm.DevNo
 	Node     bool // the node of the device, rather than what is on it
+	Gone     bool // and the device is no more
 	ReadOnly bool
 }
 
@@ -70,7 +71,7 @@ func (ThisHost) MountedAt(path string) (Mounted, bool, error) {
 		return Mounted{}, false, &fs.PathError{Op: "lstat", Path: path, Err: err}
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
-		found.Node, found.Dev = true, dm.DevNo(st.Rdev)
+		found.Node, found.Dev, found.Gone = true, dm.DevNo(st.Rdev), strings.HasSuffix(m.Root, deleted)
 	}
 	return found, true, nil
 }
@@ -83,6 +84,9 @@ func (ThisHost) IsOurs(dev dm.DevNo) (bool, error) {
 	}
 	return strings.HasPrefix(string(uuid), deviceset.UUIDPrefix), err
 }
+
+// deleted ends the name of what is mounted and has been removed (proc_pid_mountinfo(5)).
+const deleted = "//deleted"
 
 // isNode reports whether m may be the mount of a node in /dev.
 func isNode(m filesystem.MountPoint) bool {
@@ -97,7 +101,7 @@ func (ThisHost) MountPoints(dev dm.DevNo) (paths []string, err error) {
 	}
 	node := fmt.Sprintf("/dm-%d", dev.Minor())
 	for _, m := range all {
-		if dm.MakeDevNo(m.Major, m.Minor) == dev || isNode(m) && m.Root == node {
+		if dm.MakeDevNo(m.Major, m.Minor) == dev || isNode(m) && strings.TrimSuffix(m.Root, deleted) == node {
 			paths = append(paths, m.Path)
 		}
 	}

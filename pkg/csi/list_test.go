@@ -79,6 +79,7 @@ func TestListVolumes(t *testing.T) {
 
 // A volume that is there all the time is listed once, whatever comes and goes.
 func TestListVolumesWhileTheyChange(t *testing.T) {
+	t.Parallel()
 	for _, most := range []int32{1, 2, 3, 5} {
 		t.Run(fmt.Sprintf("pages of %d", most), func(t *testing.T) {
 			w := newWorld(t)

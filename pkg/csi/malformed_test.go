@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -187,9 +188,13 @@ func (b *baseline) restore(t testing.TB) {
 	must(t, b.publish(t, b.v, "pod", mount("")))
 }
 
+// looks matches the requests that change nothing.
+var looks = regexp.MustCompile(`^(Probe|Validate|List|(Controller|Node)?Get)`)
+
 // Whatever is wrong with a request, it is answered by a code that says so, and what is
 // refused has changed nothing.
 func TestMalformedRequests(t *testing.T) {
+	t.Parallel()
 	b := &baseline{lab: runOn(t, csitest.NewWorldOf(t.TempDir(), gib))}
 	b.restore(t)
 	b.restore(t) // which changes nothing
@@ -238,6 +243,7 @@ func TestMalformedRequests(t *testing.T) {
 			t.Errorf("%s is not well-formed: %v", method, err)
 		}
 		b.restore(t)
+		changes := !looks.MatchString(method)
 		for _, v := range variants(test.request) {
 			var err error
 			try := func() { err = test.do(t.Context(), v.request) }
@@ -246,11 +252,11 @@ func TestMalformedRequests(t *testing.T) {
 			if seen[code]++; !slices.Contains(allowed, code) {
 				t.Errorf("%s: %s: %v", method, v.what, err)
 			}
-			if err == nil {
+			if err == nil && changes {
 				b.restore(t)
-				continue
+			} else {
+				b.unchanged(t, try)
 			}
-			b.unchanged(t, try)
 		}
 	}
 	t.Logf("answers: %v", seen)

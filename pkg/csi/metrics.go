@@ -2,11 +2,13 @@ package csi
 
 import (
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
+	"github.com/csi-dmthin/csi-dmthin/pkg/graphdriver"
 )
 
 // Metrics are what a driver tells Prometheus. Those of pools are read when they are asked
@@ -96,23 +98,31 @@ func (c *poolCollector) Describe(to chan<- *prometheus.Desc) {
 }
 
 func (c *poolCollector) Collect(to chan<- prometheus.Metric) {
+	var all sync.WaitGroup
 	for _, p := range c.driver.pools {
-		p.collect(to, c.perVolume)
+		all.Go(func() {
+			for _, m := range p.collect(c.perVolume) {
+				to <- m
+			}
+		})
 	}
+	all.Wait()
 }
 
-func (p *Pool) collect(to chan<- prometheus.Metric, perVolume bool) {
+// collect returns a pool's metrics; of one that does not answer, that it is not up.
+func (p *Pool) collect(perVolume bool) (all []prometheus.Metric) {
+	all, err := ask(p, func(layers *graphdriver.Driver) []prometheus.Metric { return p.read(layers, perVolume) })
+	up := prometheus.MustNewConstMetric(poolUp, prometheus.GaugeValue, number(err == nil), p.Name)
+	return append(all, up)
+}
+
+func (p *Pool) read(layers *graphdriver.Driver, perVolume bool) (all []prometheus.Metric) {
 	tell := func(desc *prometheus.Desc, value float64, labels ...string) {
-		to <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, append([]string{p.Name}, labels...)...)
-	}
-	layers, err := p.Layers()
-	tell(poolUp, number(err == nil))
-	if err != nil {
-		return
+		all = append(all, prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, append([]string{p.Name}, labels...)...))
 	}
 	collectStatus(layers.DeviceSet.Status(), tell)
 	if !perVolume {
-		return
+		return all
 	}
 	usage, _ := layers.Usage() // without figures, what is known is told
 	devices, _ := layers.Devices("", int(^uint(0)>>1))
@@ -128,6 +138,7 @@ func (p *Pool) collect(to chan<- prometheus.Metric, perVolume bool) {
 			}
 		}
 	}
+	return all
 }
 
 func collectStatus(st *deviceset.Status, tell func(*prometheus.Desc, float64, ...string)) {

@@ -2,8 +2,9 @@ package csi
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"path/filepath"
+	"strings"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -53,14 +54,28 @@ func (d *Driver) at(v volume, path string) (m Mounted, ok bool, err error) {
 	return d.deviceAt(dev.Dev, active, path)
 }
 
-// mayUnmount refuses to unmount what is not v. That is no ALREADY_EXISTS: there was
-// nothing to make.
-func (d *Driver) mayUnmount(v volume, path string) error {
-	_, _, err := d.at(v, path)
-	if errors.Is(err, errIncompat) {
-		err = fmt.Errorf("%w: %s", errWrongState, err.Error())
+// isUsed reports whether a device is mounted, or its node shown, at another path than
+// that where it is staged.
+func (d *Driver) isUsed(dev dm.DevNo, staging string) (point string, used bool, err error) {
+	points, err := d.Host.MountPoints(dev)
+	real := d.realPath(staging)
+	for _, point := range points {
+		if point != staging && point != real {
+			return point, true, err
+		}
 	}
-	return err
+	return "", false, err
+}
+
+// realPath is a path as the kernel has it, where the kubelet's directory is reached by a
+// symbolic link.
+func (d *Driver) realPath(path string) string {
+	rest, ok := strings.CutPrefix(path, d.KubeletDir)
+	real, err := filepath.EvalSymlinks(d.KubeletDir)
+	if !ok || err != nil {
+		return path
+	}
+	return real + rest
 }
 
 func (d *Driver) deviceAt(dev dm.DevNo, active bool, path string) (m Mounted, ok bool, err error) {

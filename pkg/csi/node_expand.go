@@ -30,14 +30,15 @@ func (d *Driver) NodeExpandVolume(ctx context.Context, r *csi.NodeExpandVolumeRe
 	if size.most != 0 && v.Size > size.most {
 		return nil, fmt.Errorf("%w: limit_bytes %d: it has %d", errOutOfRange, size.most, v.Size)
 	}
-	if err := d.isAt(v, r.GetVolumePath()); err != nil {
+	at, err := d.isAt(v, r.GetVolumePath())
+	if err != nil {
 		return nil, err
 	}
 	have, err := v.expand(size) // no error where the controller's part came first
 	if err != nil {
 		return nil, err
 	}
-	if !v.isBlock() {
+	if !at.Node {
 		if err := v.layers.GrowFilesystem(ctx, v.Name); err != nil {
 			return nil, err
 		}
@@ -45,21 +46,24 @@ func (d *Driver) NodeExpandVolume(ctx context.Context, r *csi.NodeExpandVolumeRe
 	return &csi.NodeExpandVolumeResponse{CapacityBytes: have}, nil
 }
 
-// isAt fails unless a volume is at a path: mounted, or as its device's node.
-func (d *Driver) isAt(v volume, path string) error {
+// isAt fails unless a volume is at a path, and tells how: mounted, or as its device's
+// node, as a block volume is where it is staged, too.
+func (d *Driver) isAt(v volume, path string) (Mounted, error) {
 	if err := d.checkPath("volume_path", path); err != nil {
-		return fmt.Errorf("%w: %s", errNotMounted, err.Error()) // which is not the request's fault
+		return Mounted{}, fmt.Errorf("%w: %s", errNotMounted, err.Error()) // which is not the request's fault
 	}
 	dev, active, err := v.layers.ActiveDevice(v.Name)
 	if err != nil {
-		return err
+		return Mounted{}, err
 	}
 	m, ok, err := d.Host.MountedAt(path)
-	if err != nil {
-		return err
+	switch {
+	case err != nil:
+		return Mounted{}, err
+	case active && !ok && v.isBlock():
+		return Mounted{Dev: dev.Dev, Node: true}, nil
+	case !active || !ok || m.Dev != dev.Dev:
+		return Mounted{}, fmt.Errorf("%w: %s", errNotMounted, path)
 	}
-	if !active || !ok && !v.isBlock() || ok && m.Dev != dev.Dev {
-		return fmt.Errorf("%w: %s", errNotMounted, path)
-	}
-	return nil
+	return m, nil
 }

@@ -88,7 +88,7 @@ func checkText(field, text string) error {
 		return fmt.Errorf("%w: %s is missing", errInvalid, field)
 	case len(text) > 128:
 		return fmt.Errorf("%w: %s has %d bytes: want 128 at most", errInvalid, field, len(text))
-	case strings.ContainsFunc(text, unicode.IsControl):
+	case strings.ContainsFunc(text, func(r rune) bool { return unicode.IsControl(r) && !strings.ContainsRune("\t\n\r", r) }):
 		return fmt.Errorf("%w: %s has control characters", errInvalid, field)
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
 	"github.com/csi-dmthin/csi-dmthin/pkg/graphdriver"
@@ -21,13 +22,15 @@ type Pool struct {
 	// as large as it is.
 	MostBytes int64
 
-	turning sync.Mutex // one at a time opens or closes it: nobody else waits for that
+	asked   atomic.Int32 // questions that wait for an answer
+	turning sync.Mutex   // one at a time opens or closes it: nobody else waits for that
 
 	mu     sync.RWMutex
 	layers *graphdriver.Driver
 	key    string
 	err    error
 	closed bool
+	ending bool // layers are to be let go of, and were not yet
 }
 
 // DefaultPool is the pool of volumes that name none.
@@ -38,12 +41,22 @@ func (p *Pool) TryOpen() error {
 	p.turning.Lock()
 	defer p.turning.Unlock()
 	p.mu.RLock()
-	done := p.layers != nil || p.closed
+	closed, open, ending := p.closed, p.layers, p.ending
 	p.mu.RUnlock()
-	if done {
+	switch {
+	case closed || open != nil && !ending:
 		return nil
+	case ending:
+		if err := p.end(open); err != nil {
+			return err
+		}
 	}
 	layers, err := p.Open()
+	if err == nil {
+		if err = layers.Down(); err != nil { // it is opened anew, rather than kept without a pool
+			err = errors.Join(err, layers.Cleanup())
+		}
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.err = err; err == nil {
@@ -57,7 +70,7 @@ func (p *Pool) Layers() (*graphdriver.Driver, error) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	switch {
-	case p.layers != nil:
+	case p.layers != nil && !p.ending:
 		return p.layers, nil
 	case p.err != nil:
 		return nil, fmt.Errorf("%w: pool %s is not open: %w", deviceset.ErrUnavailable, p.Name, p.err)
@@ -95,12 +108,23 @@ func (p *Pool) close() error {
 	if layers == nil {
 		return nil
 	}
-	if err := layers.Cleanup(); err != nil { // of which calls hear meanwhile
-		return fmt.Errorf("pool %s: %w", p.Name, err)
-	}
+	return p.end(layers)
+}
+
+// end lets go of layers. Where a call hangs in the kernel that fails, and is tried again
+// before the pool is opened anew.
+func (p *Pool) end(layers *graphdriver.Driver) error {
+	p.mu.Lock()
+	p.ending, p.err = true, deviceset.ErrShutDown
+	p.mu.Unlock()
+	err := layers.Cleanup()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.layers, p.err = nil, deviceset.ErrShutDown
+	if err != nil {
+		p.err = fmt.Errorf("pool %s: %w", p.Name, err)
+		return p.err
+	}
+	p.layers, p.ending = nil, false
 	return nil
 }
 

@@ -188,6 +188,7 @@ func TestAPoolThatTakesLongToOpen(t *testing.T) {
 
 // Open opens each pool when it can be.
 func TestOpen(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.AddPool("fast", 4*gib)
 	o := w.Options(w.Process(nil))

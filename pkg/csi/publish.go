@@ -8,6 +8,7 @@ import (
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
 	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
 )
 
@@ -65,6 +66,10 @@ func (d *Driver) parsePublication(r *csi.NodePublishVolumeRequest) (p publicatio
 		return p, fmt.Errorf("%w: %s", errNotStaged, p.staging)
 	}
 	p.dev, p.source = info.Dev, info.Node()
+	if p.block && p.readOnly && !info.ReadOnly() {
+		return p, fmt.Errorf("%w: a block volume is read-only if it is staged with a read-only access mode", errWrongState)
+	}
+	p.readOnly = p.readOnly || p.block && info.ReadOnly()
 	if !p.block {
 		p.source = p.staging
 		m, ok, err := d.Host.MountedAt(p.staging)
@@ -111,16 +116,11 @@ func (d *Driver) checkAlone(p publication) error {
 	if p.shared {
 		return nil
 	}
-	points, err := d.Host.MountPoints(p.dev)
-	if err != nil {
-		return err
+	point, used, err := d.isUsed(p.dev, p.staging)
+	if used {
+		err = fmt.Errorf("%w: it is published at %s, and its access mode allows for one target", errWrongState, point)
 	}
-	for _, point := range points {
-		if point != p.staging {
-			return fmt.Errorf("%w: it is published at %s, and its access mode allows for one target", errWrongState, point)
-		}
-	}
-	return nil
+	return err
 }
 
 // NodeUnpublishVolume takes a volume from a user. It needs no pool: what is mounted is
@@ -132,15 +132,17 @@ func (d *Driver) NodeUnpublishVolume(ctx context.Context, r *csi.NodeUnpublishVo
 	if err := d.checkPath("target_path", r.GetTargetPath()); err != nil {
 		return nil, err
 	}
-	if v, err := d.find(aVolume, r.GetVolumeId()); err == nil {
-		if err := d.mayUnmount(v, r.GetTargetPath()); err != nil {
-			return nil, err
-		}
+	v, err := d.find(aVolume, r.GetVolumeId())
+	if err == nil {
+		err = d.unpublish(ctx, v, r.GetTargetPath())
 	}
-	if err := d.unmountOurs(ctx, r.GetTargetPath()); err != nil {
+	if isAway(err) || errors.Is(err, deviceset.ErrNotFound) || errors.Is(err, errNoSuchID) {
+		err = d.unmountOurs(ctx, r.GetTargetPath())
+	}
+	if err != nil {
 		return nil, err
 	}
-	err := removeTarget(r.GetTargetPath())
+	err = removeTarget(r.GetTargetPath())
 	switch {
 	case errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrInvalid):
 		return nil, fmt.Errorf("%w: it is not what was published: %w", errWrongState, err)
@@ -150,6 +152,21 @@ func (d *Driver) NodeUnpublishVolume(ctx context.Context, r *csi.NodeUnpublishVo
 	return &csi.NodeUnpublishVolumeResponse{}, nil
 }
 
+// unpublish unmounts a volume from a target; another volume's file system is left alone.
+// A node says nothing: its device may be gone, and its number be another's.
+func (d *Driver) unpublish(ctx context.Context, v volume, path string) error {
+	m, ok, err := d.at(v, path)
+	switch {
+	case ok && m.Node:
+		return d.unmountOurs(ctx, path)
+	case errors.Is(err, errIncompat):
+		return fmt.Errorf("%w: %s", errWrongState, err.Error()) // there was nothing to make
+	case err != nil || !ok:
+		return err
+	}
+	return v.layers.UnmountDevice(v.Name, path) // which takes the device away if this was its last mount
+}
+
 // unmountOurs unmounts a device of ours from a path.
 func (d *Driver) unmountOurs(ctx context.Context, path string) error {
 	m, ok, err := d.Host.MountedAt(path)
@@ -157,6 +174,7 @@ func (d *Driver) unmountOurs(ctx context.Context, path string) error {
 		return err
 	}
 	ours, err := d.Host.IsOurs(m.Dev)
+	ours = ours || m.Gone
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 
 // A second target, after the first has been published at "one" for some use.
 func TestNodePublishVolume(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		what           string
 		staged, first  *spec.VolumeCapability
@@ -37,7 +38,8 @@ func TestNodePublishVolume(t *testing.T) {
 		{"what the class mounts read-only", flags(mount(""), "ro"), flags(mount(""), "ro"), "one", flags(mount(""), "ro"), false, codes.OK, true, false},
 		{"a block device", block(), block(), "one", block(), false, codes.OK, false, true},
 		{"a block device, twice", block(), block(), "two", block(), false, codes.OK, false, true},
-		{"a block device, to read", block(), block(), "two", block(), true, codes.OK, true, true},
+		{"a block device, to read", block(rox), block(rox), "two", block(rox), true, codes.OK, true, true},
+		{"a block device that can be written, to read", block(), block(), "two", block(), true, codes.FailedPrecondition, false, true},
 		{"a block device alone", block(rwop), block(rwop), "two", block(rwop), false, codes.FailedPrecondition, false, true},
 		{"a block device as a file system", block(), block(), "one", mount(""), false, codes.FailedPrecondition, false, true},
 	} {

@@ -13,6 +13,7 @@ import (
 	"github.com/csi-dmthin/csi-dmthin/pkg/csi/csitest"
 	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
 	"github.com/csi-dmthin/csi-dmthin/pkg/devmapper/dmfault"
+	"github.com/csi-dmthin/csi-dmthin/pkg/devmapper/dmsim"
 )
 
 // A verb of a story is a call, and what it wants of the world afterwards.
@@ -198,7 +199,7 @@ func TestRestartBetweenCalls(t *testing.T) {
 // called again after an error, or after a restart, is done. It is a slice of the steps,
 // unless CSI_DMTHIN_TORTURE says all.
 func TestRestartWithinCalls(t *testing.T) {
-	ground, stride := prepared(t), 8
+	ground, stride := prepared(t), 16
 	if os.Getenv("CSI_DMTHIN_TORTURE") == "all" {
 		stride = 1
 	}
@@ -227,4 +228,40 @@ func TestRestartWithinCalls(t *testing.T) {
 			}
 		})
 	}
+}
+
+// After a power cut nothing is mounted. What was answered is there, and is staged and
+// published anew, or taken down, as the kubelet likes.
+func TestReboot(t *testing.T) {
+	w := prepared(t)
+	s := &telling{&lab{w.Start(t), w}, t}
+	a, raw := s.volume(t, "a", size(8*mib, 0)), s.volume(t, "raw", size(8*mib, 0), access(block()))
+	up := func() {
+		t.Helper()
+		for v, c := range map[*spec.Volume]*spec.VolumeCapability{a: mount("ext4"), raw: block()} {
+			must(t, s.stage(t, v, c))
+			must(t, s.publish(t, v, device(v.GetVolumeId()), c))
+		}
+	}
+	down := func() {
+		t.Helper()
+		for _, v := range []*spec.Volume{a, raw} {
+			must(t, s.unpublish(t, v, device(v.GetVolumeId())))
+			equals(t, "target", s.exists(device(v.GetVolumeId())), false)
+			must(t, s.unstage(t, v))
+		}
+	}
+	for _, after := range []func(){up, down} {
+		up()
+		snapshot := s.snapshot(t, "s", a)
+		w.PowerCut(func(dmsim.Page) bool { return false })
+		_ = s.Driver.Close() // it is dead
+		s.Node = w.Start(t)
+		_, _, mounted := s.mountedAt(device(a.GetVolumeId()))
+		equals(t, "mounted", mounted, false)
+		equals(t, "volumes and snapshots", []int{len(s.volumes(t)), len(s.snapshots(t))}, []int{2, 1})
+		equals(t, "the snapshot", s.snapshot(t, "s", a), snapshot)
+		after()
+	}
+	must(t, s.Driver.Close())
 }

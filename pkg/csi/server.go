@@ -15,7 +15,7 @@ import (
 // Listen listens on a unix socket that only root may use. A socket that a dead process
 // has left is replaced; one that somebody serves is an error.
 func Listen(ctx context.Context, endpoint string) (net.Listener, error) {
-	path, err := socketPath(endpoint)
+	path, err := SocketPath(endpoint)
 	if err != nil {
 		return nil, err
 	}
@@ -34,12 +34,13 @@ func Listen(ctx context.Context, endpoint string) (net.Listener, error) {
 	return l, os.Chmod(path, 0o700)
 }
 
-func socketPath(endpoint string) (string, error) {
+// SocketPath returns the path of an endpoint.
+func SocketPath(endpoint string) (string, error) {
 	path, ok := strings.CutPrefix(endpoint, "unix://")
 	if !ok {
 		path, ok = strings.CutPrefix(endpoint, "unix:")
 	}
-	if !ok && !filepath.IsAbs(path) || !filepath.IsAbs(path) {
+	if !ok || !filepath.IsAbs(path) {
 		return "", fmt.Errorf("endpoint %q: want unix:///PATH", endpoint)
 	}
 	return path, nil
@@ -58,6 +59,9 @@ func removeDead(ctx context.Context, path string) error {
 	c, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 	if err == nil {
 		return errors.Join(fmt.Errorf("%s: another process serves it", path), c.Close())
+	}
+	if !errors.Is(err, unix.ECONNREFUSED) {
+		return fmt.Errorf("%s: whether somebody serves it cannot be told: %w", path, err)
 	}
 	return os.Remove(path)
 }

@@ -28,11 +28,7 @@ func (d *Driver) CreateSnapshot(_ context.Context, r *csi.CreateSnapshotRequest)
 	if err := d.checkTopology(r.GetAccessibilityRequirements()); err != nil {
 		return nil, err
 	}
-	source, err := d.find(aVolume, r.GetSourceVolumeId())
-	if err != nil {
-		return nil, fmt.Errorf("source volume: %w", err)
-	}
-	s, err := d.snapshot(source, r.GetName())
+	s, err := d.snapshot(r.GetSourceVolumeId(), r.GetName())
 	if errors.Is(err, deviceset.ErrPoolFull) {
 		// The snapshotter could not delete what it has heard RESOURCE_EXHAUSTED of.
 		err = fmt.Errorf("%w: %w", errWrongState, err)
@@ -50,7 +46,7 @@ func checkID(field, text string) error {
 	return nil
 }
 
-func (d *Driver) snapshot(source volume, name string) (volume, error) {
+func (d *Driver) snapshot(sourceID, name string) (volume, error) {
 	device := aSnapshot.deviceName(name)
 	for _, p := range d.pools {
 		layers, err := p.Layers()
@@ -62,12 +58,17 @@ func (d *Driver) snapshot(source volume, name string) (volume, error) {
 			continue
 		}
 		s := volume{have, p, layers}
-		if s.sourceID() != source.id() {
+		if s.sourceID() != sourceID {
 			return volume{}, fmt.Errorf("%w: a snapshot of that name is one of %s", errIncompat, s.sourceID())
 		}
-		return s, s.Err
+		return s, s.Err // whether its source is there still, or not
 	}
-	labels := maps.Clone(source.Labels)
+	source, err := d.find(aVolume, sourceID)
+	if err != nil {
+		return volume{}, fmt.Errorf("source volume: %w", err)
+	}
+	labels := map[string]string{}
+	maps.Copy(labels, source.Labels)
 	labels[labelName], labels[labelSource] = showable(name), source.Name
 	if source.blank() {
 		labels[labelBlank] = "true"

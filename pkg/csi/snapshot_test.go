@@ -115,6 +115,7 @@ func TestSnapshotTime(t *testing.T) {
 // A snapshot that a full pool refuses is FAILED_PRECONDITION, and there is nothing to
 // delete of it. It works when there is room.
 func TestCreateSnapshotOnAFullPool(t *testing.T) {
+	t.Parallel()
 	l := runOn(t, csitest.NewWorldOf(t.TempDir(), 256*mib), "dm.overprovision_ratio=10")
 	v := l.volume(t, "v")
 	s := l.snapshot(t, "before", v)

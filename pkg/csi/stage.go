@@ -9,6 +9,7 @@ import (
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
+	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
 	"github.com/csi-dmthin/csi-dmthin/pkg/filesystem"
 	"github.com/csi-dmthin/csi-dmthin/pkg/graphdriver"
 )
@@ -33,7 +34,7 @@ func (d *Driver) NodeStageVolume(_ context.Context, r *csi.NodeStageVolumeReques
 		return nil, err
 	}
 	if a.block {
-		err = d.stageBlock(v, path)
+		err = d.stageBlock(v, a, path)
 	} else {
 		err = d.stageMount(v, a, path)
 	}
@@ -54,13 +55,17 @@ func parseUse(id string, c *csi.VolumeCapability) (a access, err error) {
 	return parseCapability(c)
 }
 
-func (d *Driver) stageBlock(v volume, path string) error {
+func (d *Driver) stageBlock(v volume, a access, path string) error {
 	if _, mounted, err := d.Host.MountedAt(path); err != nil {
 		return err
 	} else if mounted {
 		return fmt.Errorf("%w: a file system is mounted at %s", errIncompat, path)
 	}
-	_, err := v.layers.ActivateDevice(v.Name)
+	activate := v.layers.ActivateDevice
+	if a.readOnly {
+		activate = v.layers.ActivateDeviceReadOnly
+	}
+	_, err := activate(v.Name)
 	return err
 }
 
@@ -131,10 +136,13 @@ func (d *Driver) NodeUnstageVolume(ctx context.Context, r *csi.NodeUnstageVolume
 	}
 	v, err := d.find(aVolume, r.GetVolumeId())
 	switch {
-	case errors.Is(err, deviceset.ErrUnavailable), errors.Is(err, deviceset.ErrNotFound), errors.Is(err, errNoSuchID):
-		err = d.unmountOurs(ctx, path) // what is mounted is let go of, whatever the pool says
+	case errors.Is(err, deviceset.ErrNotFound), errors.Is(err, errNoSuchID):
+		err = d.unmountOurs(ctx, path)
 	case err == nil:
 		err = d.unstage(v, path)
+	}
+	if isAway(err) {
+		err = d.unmountOurs(ctx, path) // what is mounted is let go of, whatever the pool says
 	}
 	if err != nil {
 		return nil, err
@@ -142,20 +150,42 @@ func (d *Driver) NodeUnstageVolume(ctx context.Context, r *csi.NodeUnstageVolume
 	return &csi.NodeUnstageVolumeResponse{}, nil
 }
 
+// isAway reports whether there is no pool to ask.
+func isAway(err error) bool {
+	return errors.Is(err, deviceset.ErrUnavailable) || errors.Is(err, deviceset.ErrShutDown)
+}
+
+// unstage unmounts a volume, and takes its device away if it is mounted nowhere else.
 func (d *Driver) unstage(v volume, path string) error {
-	if err := d.mayUnmount(v, path); err != nil {
-		return err
-	}
-	if err := v.layers.UnmountDevice(v.Name, path); err != nil {
-		return err
-	}
 	dev, active, err := v.layers.ActiveDevice(v.Name)
-	if err != nil || !active {
+	if err != nil {
 		return err
 	}
-	// Of a block volume nothing is mounted but, where it is published, its node.
-	if points, err := d.Host.MountPoints(dev.Dev); err != nil || len(points) > 0 {
+	m, mounted, err := d.Host.MountedAt(path)
+	switch {
+	case err != nil:
 		return err
+	case mounted && (!active || m.Dev != dev.Dev || m.Node):
+		return fmt.Errorf("%w: something else is mounted at %s", errWrongState, path)
+	case mounted:
+		return v.layers.UnmountDevice(v.Name, path)
+	case !active:
+		return nil
+	}
+	return d.drop(v, dev.Dev, path)
+}
+
+// drop takes the device of a volume away that is staged as it is. A user of its node must
+// not lose it: the next device may get its number, and be another's volume.
+func (d *Driver) drop(v volume, dev dm.DevNo, staging string) error {
+	point, used, err := d.isUsed(dev, staging)
+	switch {
+	case err != nil:
+		return err
+	case used && !v.isBlock():
+		return nil // it is mounted, there
+	case used:
+		return fmt.Errorf("%w: it is still published at %s", errWrongState, point)
 	}
 	return v.layers.DeactivateDevice(v.Name)
 }

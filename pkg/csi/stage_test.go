@@ -15,6 +15,7 @@ func flags(c *spec.VolumeCapability, f ...string) *spec.VolumeCapability {
 }
 
 func TestNodeStageVolume(t *testing.T) {
+	t.Parallel()
 	l := runOn(t, csitest.NewWorldOf(t.TempDir(), 32*gib))
 	for name, test := range map[string]struct {
 		made, staged *spec.VolumeCapability
@@ -27,8 +28,12 @@ func TestNodeStageVolume(t *testing.T) {
 			codes.InvalidArgument:    {mount("", rwx), mount("btrfs"), {}},
 		}},
 		"block": {block(), block(rwop), map[codes.Code][]*spec.VolumeCapability{
-			codes.OK:                 {block(), block(rox)},
+			codes.OK:                 {block()},
+			codes.AlreadyExists:      {block(rox)},
 			codes.FailedPrecondition: {mount(""), mount("ext4")},
+		}},
+		"block, to read": {block(), block(rox), map[codes.Code][]*spec.VolumeCapability{
+			codes.OK: {block(rox)},
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -24,10 +24,11 @@ func (d *Driver) NodeGetVolumeStats(ctx context.Context, r *csi.NodeGetVolumeSta
 	if err != nil {
 		return nil, err
 	}
-	if err := d.isAt(v, r.GetVolumePath()); err != nil {
+	at, err := d.isAt(v, r.GetVolumePath())
+	if err != nil {
 		return nil, err
 	}
-	if v.isBlock() {
+	if at.Node {
 		return v.blockStats()
 	}
 	u, err := d.usage(ctx, v.Name, r.GetVolumePath())

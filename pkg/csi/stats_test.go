@@ -77,6 +77,7 @@ func (h stuck) Usage(path string) (filesystem.Usage, error) {
 // A file system that does not answer holds up neither its volume nor more than one
 // caller.
 func TestStatsOfAHungFileSystem(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	m := w.Process(nil)
 	host := stuck{csitest.Host{Machine: m}, make(chan struct{}, 9), make(chan struct{})}

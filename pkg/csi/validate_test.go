@@ -9,6 +9,7 @@ import (
 )
 
 func TestValidateVolumeCapabilities(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.AddPool("fast", 4*gib)
 	l := runOn(t, w)

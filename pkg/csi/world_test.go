@@ -328,7 +328,9 @@ func (l *lab) flushes() (n uint64) {
 	for _, pool := range l.world.Pools {
 		slots := simulated.SlotPaths(csitest.Root(pool))
 		for _, path := range append(slots[:], csitest.DataDisk(pool), csitest.MetadataDisk(pool)) {
-			n += uint64(l.world.DiskAt(path).Flushes())
+			if disk := l.world.DiskAt(path); disk != nil { // the pool is not made yet
+				n += uint64(disk.Flushes())
+			}
 		}
 	}
 	return n

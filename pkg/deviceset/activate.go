@@ -31,6 +31,25 @@ func (s *DeviceSet) ActivateDevice(hash string) (path string, err error) {
 	return path, err
 }
 
+// ActivateDeviceReadOnly is ActivateDevice for a block device that refuses writes. One
+// that is active for writing is ErrExists.
+func (s *DeviceSet) ActivateDeviceReadOnly(hash string) (path string, err error) {
+	err = s.during("activate device", hash, func() error {
+		return s.alone(s.named(hash), func(d device) error {
+			if d.Formatting {
+				return fmt.Errorf("%w: its formatting did not end: format it again", ErrNotFormatted)
+			}
+			info, err := s.pool.activate(d.ID, d.Size, true)
+			if err == nil && !info.ReadOnly() {
+				err = fmt.Errorf("%w: it is active, for writing", ErrExists)
+			}
+			path = info.Node()
+			return err
+		})
+	})
+	return path, err
+}
+
 // ActiveDevice returns the block device of a device, and whether there is one.
 func (s *DeviceSet) ActiveDevice(hash string) (i dm.Info, active bool, err error) {
 	err = s.during("active device", hash, func() error {
@@ -55,7 +74,7 @@ func (s *DeviceSet) DeactivateDevice(hash string) error {
 }
 
 func (s *DeviceSet) deactivateNamed(name string) error {
-	unlock := s.locks.lock(name)
+	unlock := s.locks.Lock(name)
 	defer unlock()
 	if err := s.up(); err != nil {
 		return err

@@ -29,7 +29,7 @@ func (s *DeviceSet) admit(copied bool) (limit, error) {
 		return nil, err
 	}
 	if !status.Commits() {
-		return nil, fmt.Errorf("%w: the pool takes no changes: %s", ErrUnavailable, ailment(status))
+		return nil, fmt.Errorf("%w: %s", ErrNoChanges, ailment(status))
 	}
 	if copied {
 		err = s.admitSnapshot()
@@ -91,7 +91,7 @@ func (s *DeviceSet) ratioOf(status dm.PoolStatus) limit {
 	if s.config.OverProvision == 0 {
 		return nil
 	}
-	total := float64(status.Data.Total) * float64(s.pool.blockSize.Bytes())
+	total := s.dataOf(status)
 	most := int64(min(total*s.config.OverProvision, math.MaxInt64/2))
 	return func(promised, more int64) error {
 		if more <= 0 || promised+more <= most {
@@ -100,6 +100,32 @@ func (s *DeviceSet) ratioOf(status dm.PoolStatus) limit {
 		return fmt.Errorf("%w: %d bytes are promised and %d more would exceed dm.overprovision_ratio=%g of the pool's %.0f: delete devices, grow the pool, or raise the ratio",
 			ErrPoolFull, promised, more, s.config.OverProvision, total)
 	}
+}
+
+// dataOf returns how many bytes of data a pool can have: no more than the file system of
+// a file below it can still give.
+func (s *DeviceSet) dataOf(status dm.PoolStatus) float64 {
+	blocks := min(status.Data.Total, status.Data.Used+s.room(status.Data).Free())
+	return float64(blocks) * float64(s.pool.blockSize.Bytes())
+}
+
+// DataFor returns how many bytes of data the pool must have for so many bytes more to be
+// promised; none, if the ratio sets no limit.
+func (s *DeviceSet) DataFor(more int64) int64 {
+	if s.config.OverProvision == 0 {
+		return 0
+	}
+	var promised int64
+	s.store.view(func(c *catalog) { promised = c.promised })
+	return s.DataForOne(promised + more)
+}
+
+// DataForOne is DataFor, if nothing else were promised.
+func (s *DeviceSet) DataForOne(size int64) int64 {
+	if s.config.OverProvision == 0 {
+		return 0
+	}
+	return roundUp(int64(math.Ceil(float64(size)/s.config.OverProvision)), s.pool.blockSize.Bytes())
 }
 
 // Room returns how many bytes a new device may have: as many as the ratio and the free
@@ -134,6 +160,6 @@ func (s *DeviceSet) roomLeft() (int64, error) {
 	}
 	var promised int64
 	s.store.view(func(c *catalog) { promised = c.promised })
-	budget := float64(status.Data.Total)*float64(block)*ratio - float64(promised)
+	budget := s.dataOf(status)*ratio - float64(promised)
 	return max(int64(min(budget, free*ratio, math.MaxInt64/2)), 0) / block * block, nil
 }

@@ -17,9 +17,9 @@ func (s *DeviceSet) adoptDevice(id dm.DeviceID, name string, size int64) error {
 	if err := CheckName(name); err != nil {
 		return err
 	}
-	unlock := s.locks.lock(name)
+	unlock := s.locks.Lock(name)
 	defer unlock()
-	unlockID := s.locks.lock(fmt.Sprint("#id-", uint32(id))) // one name for an id
+	unlockID := s.locks.Lock(fmt.Sprint("#id-", uint32(id))) // one name for an id
 	defer unlockID()
 	if err := s.settleName(name); err != nil {
 		return err

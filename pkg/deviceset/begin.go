@@ -92,7 +92,7 @@ func (s *DeviceSet) begin() error {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	if !status.Commits() {
-		return fmt.Errorf("%w: the pool takes no changes: %s", ErrUnavailable, ailment(status))
+		return fmt.Errorf("%w: %s", ErrNoChanges, ailment(status))
 	}
 	if err := s.raise(status.TransactionID); err != nil {
 		return err

@@ -88,7 +88,7 @@ func (s *DeviceSet) blank(name string, o DeviceOptions) error {
 		return err
 	}
 	want := device{Name: name, Size: size, FS: noFS, ReadOnly: o.ReadOnly, Labels: maps.Clone(o.Labels)}
-	unlock := s.locks.lock(name)
+	unlock := s.locks.Lock(name)
 	err = s.make(want, nil)
 	unlock()
 	if err == nil && o.FS != noFS {
@@ -100,11 +100,11 @@ func (s *DeviceSet) blank(name string, o DeviceOptions) error {
 // copyOf makes a snapshot. A source that is active is locked for as long as it is
 // suspended, one that is not only against becoming active.
 func (s *DeviceSet) copyOf(name, source string, o DeviceOptions) error {
-	unlock := s.lockBoth(name, source, s.locks.share)
+	unlock := s.lockBoth(name, source, s.locks.Share)
 	active, err := s.isActive(source)
 	if err == nil && active {
 		unlock()
-		unlock = s.lockBoth(name, source, s.locks.lock)
+		unlock = s.lockBoth(name, source, s.locks.Lock)
 	}
 	defer unlock()
 	if errors.Is(err, ErrNotFound) && s.wasCopied(name, source, o) {
@@ -138,12 +138,12 @@ func (s *DeviceSet) wasCopied(name, source string, o DeviceOptions) bool {
 // lockBoth locks a name and its source, in the one order that all use.
 func (s *DeviceSet) lockBoth(name, source string, how func(string) func()) func() {
 	if name < source {
-		first := s.locks.lock(name)
+		first := s.locks.Lock(name)
 		second := how(source)
 		return func() { second(); first() }
 	}
 	first := how(source)
-	second := s.locks.lock(name)
+	second := s.locks.Lock(name)
 	return func() { second(); first() }
 }
 
@@ -266,7 +266,7 @@ func (s *DeviceSet) makeOnce(want device, from *device, limit limit) error {
 	if from != nil {
 		o.Origin = &from.ID
 	}
-	unlock := s.locks.lock(o.lockName()) // against the worker
+	unlock := s.locks.Lock(o.lockName()) // against the worker
 	defer unlock()
 	if err := s.store.commitWithin(limit, record{Do: doCreate, Op: o.Op, Device: &o.Device, Origin: o.Origin}); err != nil {
 		return err

@@ -26,7 +26,7 @@ func (s *DeviceSet) deleteDevice(name string, wait bool) error {
 	if err := CheckName(name); err != nil {
 		return err
 	}
-	unlock := s.locks.lock(name)
+	unlock := s.locks.Lock(name)
 	defer unlock()
 	return s.deleteLocked(name, wait)
 }
@@ -77,7 +77,7 @@ func (s *DeviceSet) deletable(name string) (device, error) {
 }
 
 func (s *DeviceSet) destroyLocked(o operation) error {
-	unlock := s.locks.lock(o.lockName())
+	unlock := s.locks.Lock(o.lockName())
 	defer unlock()
 	if !s.isOpen(o.Op) {
 		return nil // the worker was faster

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset/namelock"
 	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
 )
 
@@ -28,7 +29,7 @@ type DeviceSet struct {
 	slots    [2]Block
 	store    *store
 	pool     *pool
-	locks    locks
+	locks    namelock.Locks
 	worker   *worker
 	label    *label
 	unleased *unleased // until the label is open
@@ -117,6 +118,14 @@ func (s *DeviceSet) ended() error {
 	return s.shutError()
 }
 
+// Down returns why there is no pool to ask, such as a disk that was not there when the
+// set was opened. It stays so until the set is opened anew.
+func (s *DeviceSet) Down() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.down
+}
+
 // up returns nil if there is a pool to ask.
 func (s *DeviceSet) up() error {
 	s.mu.Lock()
@@ -143,7 +152,7 @@ func (s *DeviceSet) usable(name string) (device, error) {
 
 // alone locks a device's name and calls do with the device, if it may be used.
 func (s *DeviceSet) alone(name string, do func(device) error) error {
-	unlock := s.locks.lock(name)
+	unlock := s.locks.Lock(name)
 	defer unlock()
 	if err := s.up(); err != nil {
 		return err

@@ -1,6 +1,9 @@
 package deviceset
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Errors by which a caller decides what to do; each is wrapped by one that says
 // which device and why.
@@ -30,6 +33,10 @@ var (
 	// ErrUnavailable says that it cannot be done now, or not be known whether it
 	// was: ask again. What was begun keeps its name and id until it is settled.
 	ErrUnavailable = errors.New("not available now")
+
+	// ErrNoChanges says that the pool takes no changes now, being full of metadata, in
+	// need of a check, or read-only: nothing was begun. It is ErrUnavailable too.
+	ErrNoChanges = fmt.Errorf("%w: the pool takes no changes", ErrUnavailable)
 
 	// ErrReadOnly says that state and pool disagree: devices that both have can be
 	// used, and nothing is created or deleted until somebody adopts the pool.

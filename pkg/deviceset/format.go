@@ -62,6 +62,13 @@ func (s *DeviceSet) formatActive(d device, i dm.Info, fs filesystem.Type, args [
 	if err := s.machine.Make(context.Background(), i, fs, o); err != nil {
 		return err
 	}
+	found, err := s.machine.Probe(i)
+	if err == nil && found.Type != fs {
+		err = fmt.Errorf("found %s", found.Type)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: mkfs with %q made no %s: %w", ErrInvalid, args, fs, err)
+	}
 	return s.store.commit(record{Do: doFormatted, Name: d.Name, FS: string(fs)})
 }
 
@@ -138,7 +145,7 @@ func (s *DeviceSet) base(fs string) (string, error) {
 // makeBase makes a base device, also in place of one that the pool has lost: there is
 // nothing in it that a new one would not have.
 func (s *DeviceSet) makeBase(want device) error {
-	unlock := s.locks.lock(want.Name)
+	unlock := s.locks.Lock(want.Name)
 	defer unlock()
 	if _, err := s.usable(want.Name); errors.Is(err, ErrLost) {
 		if err := s.deleteLocked(want.Name, true); err != nil {

@@ -8,7 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
-	"github.com/csi-dmthin/csi-dmthin/pkg/filesystem"
 )
 
 // GrowDevice makes a device size bytes large, rounded up to whole blocks, while it
@@ -97,7 +96,11 @@ func (s *DeviceSet) growFilesystem(ctx context.Context, d device) error {
 	if err != nil || len(points) == 0 {
 		return err
 	}
-	return s.machine.GrowFS(ctx, info, points[0], filesystem.Type(d.FS))
+	found, err := s.machine.Probe(info) // what is on a volume that its users formatted, nobody wrote down
+	if err != nil {
+		return err
+	}
+	return s.machine.GrowFS(ctx, info, points[0], found.Type)
 }
 
 // SetLabels replaces the labels of a device: what the caller wants kept with it.
@@ -106,7 +109,7 @@ func (s *DeviceSet) SetLabels(hash string, labels map[string]string) error {
 }
 
 func (s *DeviceSet) setLabels(name string, labels map[string]string) error {
-	unlock := s.locks.lock(name)
+	unlock := s.locks.Lock(name)
 	defer unlock()
 	if err := checkLabels(labels); err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -98,6 +99,26 @@ func (d *hostDisk) InUse() (bool, error) {
 	}
 	return false, f.Close()
 }
+
+// Claim locks the disk's node, as whoever partitions or formats a disk does (systemd:
+// block device locking). It is not held longer than it takes to make a pool: udev does
+// not look at a disk that is locked, and for that locks one for a moment itself.
+func (d *hostDisk) Claim() (release func() error, err error) {
+	fd := int(d.Fd())
+	for wait := claimWait; ; wait *= 2 {
+		err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) || wait > 64*claimWait {
+			break
+		}
+		time.Sleep(wait)
+	}
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = fmt.Errorf("%w: %s is locked", ErrInUse, d.Path())
+	}
+	return func() error { return unix.Flock(fd, unix.LOCK_UN) }, err
+}
+
+const claimWait = 10 * time.Millisecond
 
 // Grow makes the file behind a loop device larger. A disk is as large as it is.
 func (d *hostDisk) Grow(size int64, full bool) error {

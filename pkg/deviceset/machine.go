@@ -89,6 +89,9 @@ type Disk interface {
 	// InUse reports whether something else has claimed the disk: a mount, a table, or
 	// whoever opened it with O_EXCL.
 	InUse() (bool, error)
+	// Claim keeps others from making a pool of the disk until release is called, or the
+	// disk is closed: ErrInUse if somebody else has claimed it.
+	Claim() (release func() error, err error)
 	// Grow makes the disk larger, if it is a file; a device is only asked for its
 	// new size. full is as for OpenFile.
 	Grow(size int64, full bool) error

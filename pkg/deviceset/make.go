@@ -20,6 +20,11 @@ func (s *DeviceSet) makePool() error {
 	if err := s.measure(&r); err != nil {
 		return err
 	}
+	release, err := s.pool.claim()
+	if err != nil {
+		return err
+	}
+	defer release()
 	if err := s.checkFree(); err != nil {
 		return err
 	}
@@ -39,6 +44,29 @@ func (s *DeviceSet) makePool() error {
 		return err
 	}
 	return s.build(r)
+}
+
+// claim keeps others from making a pool of the same disks, until there is one. Whoever
+// comes after finds its label.
+func (p *pool) claim() (release func(), err error) {
+	var claims []func() error
+	release = func() {
+		for _, c := range claims {
+			_ = c() // closing the disk does it, too
+		}
+	}
+	for _, d := range []Disk{p.data, p.metadata} {
+		if d == nil {
+			continue
+		}
+		c, err := d.Claim()
+		if err != nil {
+			release()
+			return nil, err
+		}
+		claims = append(claims, c)
+	}
+	return release, nil
 }
 
 // note writes a checkpoint under the root alone.

@@ -27,11 +27,25 @@ func (s *DeviceSet) makePoolAgain(found *reading) error {
 	if err := ignoring(s.pool.thin(labelID).Remove(), unix.ENXIO); err != nil {
 		return err
 	}
-	clear := s.clearDisks
 	if s.pool.existing {
-		clear = s.clearExisting
+		if err := s.clearExisting(r); err != nil {
+			return err
+		}
+		return s.build(r)
 	}
-	if err := clear(r); err != nil {
+	if err := s.pool.remove(); err != nil {
+		return err
+	}
+	if err := s.openDisks(r); err != nil {
+		return err
+	}
+	s.pool.metaDev = s.pool.metadata.Dev()
+	release, err := s.pool.claim()
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := s.checkHalfMade(r); err != nil {
 		return err
 	}
 	return s.build(r)
@@ -52,23 +66,12 @@ func (s *DeviceSet) clearExisting(r poolRecord) error {
 	return ignoring(s.pool.Delete(labelID), unix.ENODATA)
 }
 
-// clearDisks takes the pool down, and opens its disks.
-func (s *DeviceSet) clearDisks(r poolRecord) error {
-	if err := s.pool.remove(); err != nil {
-		return err
-	}
-	if err := s.openDisks(r); err != nil {
-		return err
-	}
-	s.pool.metaDev = s.pool.metadata.Dev()
-	if r.Kind == poolLoop {
-		return nil // files under the root are nobody else's
-	}
-	return s.checkHalfMade(r)
-}
-
 // checkHalfMade refuses disks with what a making that was killed has not left there.
+// Files under the root are nobody else's.
 func (s *DeviceSet) checkHalfMade(r poolRecord) error {
+	if r.Kind == poolLoop {
+		return nil
+	}
 	p := s.pool
 	if p.data.Path() != r.Data || p.metadata.Path() != r.Metadata {
 		return fmt.Errorf("%w: the pool that is being made lies on %s and %s, the options name %s and %s", ErrInvalid, r.Data, r.Metadata, p.data.Path(), p.metadata.Path())

@@ -163,7 +163,7 @@ func (s *DeviceSet) UnmountDevice(hash, mountPath string) error {
 }
 
 func (s *DeviceSet) unmountDevice(name, path string) error {
-	unlock := s.locks.lock(name)
+	unlock := s.locks.Lock(name)
 	defer unlock()
 	if err := s.ended(); err != nil {
 		return err

@@ -19,7 +19,7 @@ func (s *DeviceSet) ResizePool(size int64) error {
 }
 
 func (s *DeviceSet) resizePool(size int64) error {
-	unlock := s.locks.lock(poolLock)
+	unlock := s.locks.Lock(poolLock)
 	defer unlock()
 	if err := s.up(); err != nil {
 		return err
@@ -115,7 +115,7 @@ func (s *DeviceSet) growMetadata(want int64) error {
 // giveRest gives the pool what is held back of its metadata. It reports whether
 // there was any.
 func (s *DeviceSet) giveRest() (bool, error) {
-	unlock := s.locks.lock(poolLock)
+	unlock := s.locks.Lock(poolLock)
 	defer unlock()
 	p := s.pool
 	if p.existing {

@@ -19,7 +19,7 @@ import (
 //
 // It is ErrUnavailable while the pool does not tell, and the operation stays open.
 func (s *DeviceSet) settle(o operation) error {
-	unlock := s.locks.lock(o.lockName())
+	unlock := s.locks.Lock(o.lockName())
 	defer unlock()
 	return s.settleLocked(o)
 }

@@ -87,7 +87,7 @@ func (s *DeviceSet) finish(ctx context.Context) (some bool) {
 		if ctx.Err() != nil {
 			return some
 		}
-		if unlock, ok := s.locks.try(o.lockName()); ok { // else a caller is just at it
+		if unlock, ok := s.locks.Try(o.lockName()); ok { // else a caller is just at it
 			some = s.settleLocked(o) == nil || some
 			unlock()
 		}

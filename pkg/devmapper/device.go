@@ -57,6 +57,9 @@ func (i Info) Active() bool { return i.Flags&ActivePresent != 0 }
 // Inactive reports whether a table waits to become live at the next resume.
 func (i Info) Inactive() bool { return i.Flags&InactivePresent != 0 }
 
+// ReadOnly reports whether the device refuses writes.
+func (i Info) ReadOnly() bool { return i.Flags&ReadOnly != 0 }
+
 // RemovalDeferred reports whether the device goes away when it is last closed.
 func (i Info) RemovalDeferred() bool { return i.Flags&DeferredRemove != 0 }
 

@@ -44,6 +44,7 @@ func mountedAt(path string) (MountPoint, bool, error) {
 	if err != nil {
 		return MountPoint{}, false, err
 	}
+	real = strings.TrimSuffix(real, " (deleted)") // such as the node of a device that is gone
 	found, err := mounts(func(i *mountinfo.Info) (skip, stop bool) {
 		return i.ID != id || i.Mountpoint != real, i.ID == id
 	})

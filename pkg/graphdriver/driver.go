@@ -8,9 +8,8 @@ import (
 	"strconv"
 	"sync"
 
-	"k8s.io/utils/keymutex"
-
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
+	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset/namelock"
 )
 
 // A Driver is a device set whose devices are layers. All its methods may be called by
@@ -24,8 +23,8 @@ type Driver struct {
 	home  string
 	owner owner
 
-	layers keymutex.KeyMutex // one at a time makes, gets, puts or removes a layer
-	mu     sync.Mutex        // one at a time makes mnt a mount
+	layers namelock.Locks // one at a time makes, gets, puts or removes a layer
+	mu     sync.Mutex     // one at a time makes mnt a mount
 }
 
 // owner is whom what is made belongs to.
@@ -63,12 +62,8 @@ func New(set *deviceset.DeviceSet, home string, uidMaps, gidMaps []IDMap) (*Driv
 	if err := errors.Join(uidErr, gidErr); err != nil {
 		return nil, errors.Join(err, set.Shutdown(home))
 	}
-	return &Driver{DeviceSet: set, home: home, owner: owner{uid, gid}, layers: keymutex.NewHashed(manyLocks)}, nil
+	return &Driver{DeviceSet: set, home: home, owner: owner{uid, gid}}, nil
 }
-
-// Two layers that share a lock wait for each other's mounts. With so many locks hardly
-// any two do.
-const manyLocks = 1 << 10
 
 // String returns the driver's name.
 func (d *Driver) String() string { return "devicemapper" }
@@ -82,7 +77,7 @@ func (d *Driver) Create(id, parent string, opts *CreateOpts) error {
 	if opts != nil {
 		storageOpt = opts.StorageOpt
 	}
-	defer d.lock(id)()
+	defer d.layers.Lock(id)()
 	if mounted, err := d.isMounted(id); err != nil || mounted && !d.Exists(id) {
 		return fmt.Errorf("create layer %s: %w", id, cmp.Or(err, deviceset.ErrBusy))
 	}
@@ -111,7 +106,7 @@ func (d *Driver) ListLayers() ([]string, error) { return d.List(), nil }
 // their parent stay. One that is mounted is deleted when it is put for the last time,
 // if dm.use_deferred_deletion says so, and else deviceset.ErrBusy.
 func (d *Driver) Remove(id string) error {
-	defer d.lock(id)()
+	defer d.layers.Lock(id)()
 	if err := d.DeleteDevice(id, false); err != nil && !errors.Is(err, deviceset.ErrNotFound) {
 		return err
 	}
@@ -145,12 +140,6 @@ func (d *Driver) Cleanup() error {
 
 // AdditionalImageStores returns none.
 func (d *Driver) AdditionalImageStores() []string { return nil }
-
-// lock lets one at a time make, get, put or remove a layer.
-func (d *Driver) lock(id string) (unlock func()) {
-	d.layers.LockKey(id)
-	return func() { _ = d.layers.UnlockKey(id) } // of what was locked, it never fails
-}
 
 func (d *Driver) mounts() string { return filepath.Join(d.home, "mnt") }
 

@@ -19,7 +19,7 @@ import (
 // Each Get is answered by a Put. A layer that is mounted for writing serves who only
 // reads; one that is mounted read-only is deviceset.ErrExists to who wants to write.
 func (d *Driver) Get(id string, o MountOpts) (dir string, err error) {
-	defer d.lock(id)()
+	defer d.layers.Lock(id)()
 	if err := d.get(id, o); err != nil {
 		return "", fmt.Errorf("get layer %s: %w", id, err)
 	}
@@ -135,7 +135,7 @@ func (d *Driver) own(dir string) error {
 // Put lets go of a layer, and unmounts it if nobody else has it. That it is not mounted
 // is no error. One that was removed while it was mounted goes with its last Put.
 func (d *Driver) Put(id string) error {
-	defer d.lock(id)()
+	defer d.layers.Lock(id)()
 	if err := d.put(id); err != nil {
 		return fmt.Errorf("put layer %s: %w", id, err)
 	}

@@ -316,6 +316,23 @@ func (d *disk) InUse() (bool, error) {
 	return false, f.Close()
 }
 
+// Claim locks the disk.
+func (d *disk) Claim() (release func() error, err error) {
+	w := d.machine.world
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.claims[d.dev] != nil {
+		return nil, fmt.Errorf("%w: %s is locked", deviceset.ErrInUse, d.path)
+	}
+	w.claims[d.dev] = d.machine
+	return func() error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.claims, d.dev)
+		return nil
+	}, nil
+}
+
 // Grow makes the disk larger, at the cost of free space.
 func (d *disk) Grow(size int64, full bool) error {
 	return d.machine.step("grow "+d.path, func() error {

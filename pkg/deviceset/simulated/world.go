@@ -20,10 +20,11 @@ type World struct {
 	kernel *dmsim.Kernel
 
 	mu     sync.Mutex
-	files  map[string]dm.DevNo // by path: a file is a disk
-	slots  map[string]int64    // the size of those that are there, by root
-	mounts map[string]*mount   // by path; gone when the power is cut
-	locks  map[string]*Machine // who has a root
+	files  map[string]dm.DevNo   // by path: a file is a disk
+	slots  map[string]int64      // the size of those that are there, by root
+	mounts map[string]*mount     // by path; gone when the power is cut
+	locks  map[string]*Machine   // who has a root
+	claims map[dm.DevNo]*Machine // who has locked a disk
 	alive  []*Machine
 	free   int64 // bytes that files may still grow by
 	refuse error // what writes to the journal's files answer, if not nil
@@ -37,7 +38,7 @@ func NewWorld(free int64) *World {
 	return &World{
 		kernel: dmsim.New(), free: free, id: "machine-1",
 		files: map[string]dm.DevNo{}, slots: map[string]int64{},
-		mounts: map[string]*mount{}, locks: map[string]*Machine{},
+		mounts: map[string]*mount{}, locks: map[string]*Machine{}, claims: map[dm.DevNo]*Machine{},
 	}
 }
 
@@ -77,7 +78,7 @@ func (w *World) Process(plan *dmfault.Plan) *Machine {
 func (w *World) Kill() {
 	w.mu.Lock()
 	alive := w.alive
-	w.alive, w.locks = nil, map[string]*Machine{}
+	w.alive, w.locks, w.claims = nil, map[string]*Machine{}, map[dm.DevNo]*Machine{}
 	w.mu.Unlock()
 	for _, m := range alive {
 		m.die()

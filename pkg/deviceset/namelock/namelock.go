@@ -1,9 +1,11 @@
-package deviceset
+// Package namelock has a lock for each name that somebody wants, and none for others.
+package namelock
 
 import "sync"
 
-// locks are one lock for each name, which exists as long as somebody wants it.
-type locks struct {
+// Locks are one lock for each name, which exists as long as somebody wants it. The zero
+// value has none.
+type Locks struct {
 	mu    sync.Mutex
 	names map[string]*namedLock
 }
@@ -13,15 +15,15 @@ type namedLock struct {
 	wanted int
 }
 
-// lock takes a name for its caller alone and returns how to let go.
-func (l *locks) lock(name string) (unlock func()) {
+// Lock takes a name for its caller alone and returns how to let go.
+func (l *Locks) Lock(name string) (unlock func()) {
 	n := l.want(name)
 	n.Lock()
 	return func() { n.Unlock(); l.release(name, n) }
 }
 
-// try is lock, if nobody has the name.
-func (l *locks) try(name string) (unlock func(), ok bool) {
+// Try is Lock, if nobody has the name.
+func (l *Locks) Try(name string) (unlock func(), ok bool) {
 	n := l.want(name)
 	if !n.TryLock() {
 		l.release(name, n)
@@ -30,14 +32,14 @@ func (l *locks) try(name string) (unlock func(), ok bool) {
 	return func() { n.Unlock(); l.release(name, n) }, true
 }
 
-// share takes a name together with others who share it.
-func (l *locks) share(name string) (unlock func()) {
+// Share takes a name together with others who share it.
+func (l *Locks) Share(name string) (unlock func()) {
 	n := l.want(name)
 	n.RLock()
 	return func() { n.RUnlock(); l.release(name, n) }
 }
 
-func (l *locks) want(name string) *namedLock {
+func (l *Locks) want(name string) *namedLock {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.names == nil {
@@ -52,7 +54,7 @@ func (l *locks) want(name string) *namedLock {
 	return n
 }
 
-func (l *locks) release(name string, n *namedLock) {
+func (l *Locks) release(name string, n *namedLock) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if n.wanted--; n.wanted == 0 {
