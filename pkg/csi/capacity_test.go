@@ -57,7 +57,7 @@ func TestGetCapacity(t *testing.T) {
 
 func TestCapacityOfAFullPool(t *testing.T) {
 	t.Parallel()
-	l := runOn(t, csitest.NewWorldOf(t.TempDir(), 256*mib), "dm.overprovision_ratio=10")
+	l := runOn(t, csitest.NewWorldOf(t.TempDir(), 64*mib), "dm.overprovision_ratio=40")
 	equals(t, "before", l.capacity(t, &spec.GetCapacityRequest{}) > gib, true)
 	l.fillPool(t)
 	equals(t, "full", l.capacity(t, &spec.GetCapacityRequest{}), int64(0))

@@ -160,7 +160,7 @@ func TestExpandWithThePool(t *testing.T) {
 // A pool that is out of data space grows nothing, and the code says to ask again.
 func TestExpandOnAFullPool(t *testing.T) {
 	t.Parallel()
-	l := runOn(t, csitest.NewWorldOf(t.TempDir(), 256*mib), "dm.overprovision_ratio=10")
+	l := runOn(t, csitest.NewWorldOf(t.TempDir(), 64*mib), "dm.overprovision_ratio=40")
 	v := l.volume(t, "v", size(64*mib, 0))
 	filler := l.fillPool(t)
 	_, err := l.expand(t, v, 128*mib)

@@ -90,3 +90,21 @@ func TestCreateOnAnIllPool(t *testing.T) {
 	refuses(t, err, codes.Unavailable)
 	l.world.DiskAt(csitest.MetadataDisk("default")).Fail(false, false)
 }
+
+// A journal that could not be written is opened anew, without anybody's help.
+func TestPoisonedJournal(t *testing.T) {
+	l := run(t)
+	go l.Driver.Watch(t.Context(), 0)
+	l.volume(t, "a")
+	l.world.RefuseWrites(errors.New("an I/O error"))
+	_, err := l.tryVolume(t, "b")
+	refuses(t, err, codes.Unavailable)
+	l.world.RefuseWrites(nil)
+	comesTrue(t, "the pool to work again", func() bool {
+		_, err := l.tryVolume(t, "c")
+		return err == nil
+	})
+	if n := len(l.volumes(t)); n < 2 {
+		t.Errorf("%d volumes are there", n)
+	}
+}

@@ -56,7 +56,7 @@ func (l *lab) ails(t testing.TB, v *spec.Volume, conditions ...string) {
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	small := func(t *testing.T, options ...string) (*lab, *spec.Volume) {
-		l := runOn(t, csitest.NewWorldOf(t.TempDir(), 256*mib), append(options, "dm.overprovision_ratio=10")...)
+		l := runOn(t, csitest.NewWorldOf(t.TempDir(), 64*mib), append(options, "dm.overprovision_ratio=40")...)
 		v := l.volume(t, "v", size(8*mib, 0))
 		l.ails(t, v)
 		return l, v

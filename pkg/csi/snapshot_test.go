@@ -116,7 +116,7 @@ func TestSnapshotTime(t *testing.T) {
 // delete of it. It works when there is room.
 func TestCreateSnapshotOnAFullPool(t *testing.T) {
 	t.Parallel()
-	l := runOn(t, csitest.NewWorldOf(t.TempDir(), 256*mib), "dm.overprovision_ratio=10")
+	l := runOn(t, csitest.NewWorldOf(t.TempDir(), 64*mib), "dm.overprovision_ratio=40")
 	v := l.volume(t, "v")
 	s := l.snapshot(t, "before", v)
 	filler := l.fillPool(t)

@@ -26,13 +26,23 @@ func (d *Driver) Watch(ctx context.Context, interval time.Duration) {
 }
 
 // keepOpen opens the pool, and again after it was closed for somebody who could not open
-// it again.
+// it again, or when its journal could not be written.
 func (p *Pool) keepOpen(ctx context.Context) {
 	for ctx.Err() == nil {
 		p.openPatiently(ctx)
+		if layers, err := p.Layers(); err == nil && layers.Poisoned() != nil {
+			klog.FromContext(ctx).Error(layers.Poisoned(), "The pool is opened anew", "pool", p.Name)
+			if err := p.While(func() error { return nil }); err != nil {
+				klog.FromContext(ctx).Error(err, "The pool could not be opened anew", "pool", p.Name)
+			}
+			sleep(ctx, afterPoison)
+		}
 		sleep(ctx, firstRetry)
 	}
 }
+
+// afterPoison keeps a disk that fails all the time from being tried all the time.
+const afterPoison = 10 * time.Second
 
 // watch logs events. The channel ends with the pool, which may be opened anew.
 func (p *Pool) watch(ctx context.Context) {

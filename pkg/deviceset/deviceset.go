@@ -126,6 +126,20 @@ func (s *DeviceSet) Down() error {
 	return s.down
 }
 
+// Poisoned returns the error of the journal after which nothing is written to it any more:
+// only what is read anew from the medium is known, so the set must be opened anew.
+func (s *DeviceSet) Poisoned() error {
+	s.mu.Lock()
+	st := s.store
+	s.mu.Unlock()
+	if st == nil {
+		return nil
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.poison
+}
+
 // up returns nil if there is a pool to ask.
 func (s *DeviceSet) up() error {
 	s.mu.Lock()
