@@ -81,6 +81,8 @@ test-smp: build/box build/tally ## run the kernel tests that need several CPUs
 .PHONY: lint
 lint: setup build/bin/golangci-lint ## check for mistakes, format, and who imports whom
 	build/bin/golangci-lint run
+	cd test/sanity && ../../build/bin/golangci-lint run -c ../../.golangci.yml
+	cd test/graphtest && CGO_ENABLED=0 ../../build/bin/golangci-lint run -c ../../.golangci.yml
 
 build/bin/golangci-lint: tools/go.mod
 	go build -C tools -o $(CURDIR)/build/bin/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
