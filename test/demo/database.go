@@ -6,12 +6,14 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sys/unix"
+
+	"github.com/csi-dmthin/csi-dmthin/test/postgres"
 )
 
 // A database is PostgreSQL on a volume.
 type database struct {
 	*volume
-	*postgres
+	*postgres.Server
 	name string
 }
 
@@ -38,11 +40,11 @@ func (s *story) mount(d *database) error {
 
 // run starts PostgreSQL and waits until it answers.
 func (s *story) run(d *database) (err error) {
-	if d.postgres, err = startPostgres(d.data(), s.path("postgres-"+d.name)); err != nil {
+	if d.Server, err = postgres.Start(d.data(), s.path("postgres-"+d.name)); err != nil {
 		return err
 	}
-	s.runs(d.daemon)
-	return d.isReady()
+	s.runs(d.Process)
+	return d.Ready()
 }
 
 // room is how large the file system is, and how much of it is free, to its users.

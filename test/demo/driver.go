@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+
+	"github.com/csi-dmthin/csi-dmthin/test/postgres/daemon"
 )
 
 // A driver is csi-dmthin as an orchestrator sees it: a socket, and a folder in which
@@ -31,6 +33,9 @@ func dial(socket, kubelet string) (*driver, error) {
 	}
 	return &driver{c, csi.NewIdentityClient(c), csi.NewControllerClient(c), csi.NewNodeClient(c), kubelet}, nil
 }
+
+// patience is how long a call may take.
+const patience = daemon.Patience
 
 // call makes one call.
 func call[Request, Response any](

@@ -13,6 +13,7 @@ import (
 
 	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
 	"github.com/csi-dmthin/csi-dmthin/pkg/devmapper/dmtest"
+	"github.com/csi-dmthin/csi-dmthin/test/postgres/daemon"
 )
 
 const (
@@ -28,7 +29,7 @@ type stage struct {
 	kernel  *dm.Control
 	before  []string // what the machine had already
 	dir     string
-	daemons []*daemon
+	daemons []*daemon.Process
 	undo    []func() error
 }
 
@@ -74,16 +75,16 @@ func (s *stage) close() error {
 }
 
 // runs has a daemon stopped in the end, and asked for its last words if that is bad.
-func (s *stage) runs(d *daemon) {
+func (s *stage) runs(d *daemon.Process) {
 	s.daemons = append(s.daemons, d)
-	s.later(d.stop)
+	s.later(d.Stop)
 }
 
 // lastWords is what the daemons said last, the server first, and more of it.
 func (s *stage) lastWords() (words string) {
 	lines := 20
 	for _, d := range s.daemons {
-		words += d.lastWords(lines)
+		words += d.LastWords(lines)
 		lines = 5
 	}
 	return words
@@ -99,7 +100,7 @@ func (s *stage) serve() (*driver, error) {
 	if err := errors.Join(os.Mkdir(s.path("state"), 0o700), os.Mkdir(kubelet, 0o755)); err != nil {
 		return nil, err
 	}
-	d, err := startDaemon(exec.Command(filepath.Join(filepath.Dir(self), "csi-dmthin"), "serve", "-v", "1",
+	d, err := daemon.Start(exec.Command(filepath.Join(filepath.Dir(self), "csi-dmthin"), "serve", "-v", "1",
 		"--endpoint", "unix://"+socket, "--state-dir", s.path("state"), "--kubelet-dir", kubelet,
 		"--admin-socket", s.path("admin.sock"), "--node", "demo", "--http", "",
 		"--pools", fmt.Sprintf("default:loopdatasize=%d,prefix=%s", poolSize, prefix)),
@@ -113,7 +114,7 @@ func (s *stage) serve() (*driver, error) {
 		return nil, err
 	}
 	s.later(driver.socket.Close)
-	return driver, d.until("got ready", driver.isReady)
+	return driver, d.Until("got ready", driver.isReady)
 }
 
 // poolUse asks the kernel, and not the server, how full the pool is, in bytes.

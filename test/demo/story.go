@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/csi-dmthin/csi-dmthin/test/postgres"
 )
 
 const (
@@ -21,7 +23,7 @@ type story struct {
 	label        uint64 // what the pool has for itself, in bytes
 
 	first, second, third *database
-	payers               *daemon
+	payers               *postgres.Payers
 	snapshot             *csi.Snapshot
 	snapshotAt, cloneAt  moment
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+
+	"github.com/csi-dmthin/csi-dmthin/test/postgres"
 )
 
 // The second chapter: copies of a volume that is being written. Each is what a
@@ -11,7 +13,7 @@ import (
 
 func (s *story) takeSnapshot() (string, error) {
 	var err error
-	s.snapshotAt, err = s.first.momentOf(func() (err error) {
+	s.snapshotAt, err = momentOf(s.first.Server, func() (err error) {
 		s.snapshot, err = s.createSnapshot("monday", s.first.volume)
 		return err
 	})
@@ -49,13 +51,12 @@ func (s *story) isLarger() (string, error) {
 func (s *story) startSecond() (string, error) { return s.recover(s.second, s.snapshotAt) }
 
 func (s *story) check() (string, error) {
-	_, err := s.second.tool("pg_amcheck", "--install-missing", "--heapallindexed")
-	return "", err
+	return "", s.second.Check()
 }
 
 func (s *story) clone() (string, error) {
 	var err error
-	s.cloneAt, err = s.first.momentOf(func() (err error) {
+	s.cloneAt, err = momentOf(s.first.Server, func() (err error) {
 		s.third, err = s.create("third", volumeSize, fromVolume(s.first.volume))
 		return err
 	})
@@ -71,18 +72,18 @@ func (s *story) startThird() (string, error) {
 
 // recover starts PostgreSQL on a copy, and judges what it came to.
 func (s *story) recover(d *database, taken moment) (string, error) {
-	if err := forgetOwner(d.data()); err != nil {
+	if err := postgres.ForgetOwner(d.data()); err != nil {
 		return "", err
 	}
 	if err := s.run(d); err != nil {
 		return "", err
 	}
-	if !d.recovered() {
+	if !d.Recovered() {
 		return "", errors.New("there was nothing to recover: this is no copy of a database in use")
 	}
-	books, err := d.audit()
+	books, err := d.Audit()
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("it recovered to %d payments; the books agree: %d", books.payments, books.accounts), taken.judge(books)
+	return fmt.Sprintf("it recovered to %d payments; the books agree: %d", books.Payments, books.Accounts), books.Between(taken.before, taken.after)
 }

@@ -1,6 +1,10 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/csi-dmthin/csi-dmthin/test/postgres"
+)
 
 // The first chapter: a volume, and a database with customers on it.
 
@@ -18,26 +22,32 @@ func (s *story) mountFirst() (string, error) {
 }
 
 func (s *story) makeDatabase() (string, error) {
-	if err := initDB(s.first.data()); err != nil {
+	if err := postgres.Init(s.first.data()); err != nil {
 		return "", err
 	}
 	return "", s.run(s.first)
 }
 
+const branches = 4
+
+// pace is how many payments there are in a second: few enough for a slow machine,
+// and on a fast one the volume is not full too early.
+const pace = 100
+
 func (s *story) openBank() (string, error) {
-	if err := s.first.foundBank(); err != nil {
+	if err := s.first.FoundBank(branches); err != nil {
 		return "", err
 	}
 	var err error
-	if s.payers, err = s.first.openBank(); err != nil {
+	if s.payers, err = s.first.OpenBank(pace); err != nil {
 		return "", err
 	}
-	s.runs(s.payers)
+	s.runs(s.payers.Process)
 	const some = 200
 	var n int64
-	err = s.payers.until("paid", func() (bool, error) {
-		n, err = s.first.payments()
+	err = s.payers.Until("paid", func() (bool, error) {
+		n, err = s.first.Payments()
 		return n >= some, err
 	})
-	return fmt.Sprintf("%d accounts, %d payments so far", accounts, n), err
+	return fmt.Sprintf("%d accounts, %d payments so far", branches*postgres.AccountsOfBranch, n), err
 }

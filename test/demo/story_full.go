@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+
+	"github.com/csi-dmthin/csi-dmthin/test/postgres"
 )
 
 // The third chapter: a disk that is full, and becomes larger under the database.
@@ -17,27 +19,27 @@ const (
 )
 
 func (s *story) fillDisk() (string, error) {
-	if err := s.payers.stop(); err != nil {
+	if err := s.payers.Stop(); err != nil {
 		return "", err
 	}
 	// Who reads a row first notes on its page that it is committed, which goes to the
 	// write-ahead log, since pages have checksums; without room for that the server ends.
 	// So all is read, and what is dirty finds its place, before the ballast looks for more.
-	if _, err := s.first.audit(); err != nil {
+	if _, err := s.first.Audit(); err != nil {
 		return "", err
 	}
-	if _, err := s.first.query(makeBallast, "checkpoint"); err != nil {
+	if _, err := s.first.Query(makeBallast, "checkpoint"); err != nil {
 		return "", err
 	}
-	_, err := s.first.query(fmt.Sprintf(writeBallast, volumeSize/ballastRow))
+	_, err := s.first.Query(fmt.Sprintf(writeBallast, volumeSize/ballastRow))
 	if err == nil {
 		err = errors.New("it took as much as the volume is large")
 	}
-	if !errors.Is(err, errDiskFull) {
+	if !errors.Is(err, postgres.ErrDiskFull) {
 		return "", err
 	}
-	books, err := s.first.audit()
-	return fmt.Sprintf("PostgreSQL answers with %v; the books agree after %d payments", errDiskFull, books.payments), err
+	books, err := s.first.Audit()
+	return fmt.Sprintf("PostgreSQL answers with %v; the books agree after %d payments", postgres.ErrDiskFull, books.Payments), err
 }
 
 func (s *story) expandFirst() (string, error) {
@@ -57,12 +59,12 @@ func (s *story) expandFirst() (string, error) {
 
 func (s *story) payAgain() (string, error) {
 	const more = 64 * mib
-	if _, err := s.first.query(fmt.Sprintf(writeBallast, more/ballastRow)); err != nil {
+	if _, err := s.first.Query(fmt.Sprintf(writeBallast, more/ballastRow)); err != nil {
 		return "", err
 	}
-	if err := s.first.pay(100); err != nil {
+	if err := s.first.Pay(100); err != nil {
 		return "", err
 	}
-	books, err := s.first.audit()
-	return fmt.Sprintf("64 MiB, and %d payments; the books agree: %d", books.payments, books.accounts), err
+	books, err := s.first.Audit()
+	return fmt.Sprintf("64 MiB, and %d payments; the books agree: %d", books.Payments, books.Accounts), err
 }

@@ -1,4 +1,4 @@
-package main
+package postgres
 
 import (
 	"bytes"
@@ -11,25 +11,27 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/csi-dmthin/csi-dmthin/test/postgres/daemon"
 )
 
 // programs is where Debian has PostgreSQL's.
 const programs = "/usr/lib/postgresql/15/bin"
 
-// tool runs a client of the server.
-func (p *postgres) tool(name string, args ...string) (string, error) {
-	return postgresTool(name, p.clientArgs(args)...)
+// client runs a client of the server.
+func (s *Server) client(name string, args ...string) (string, error) {
+	return run(name, s.clientArgs(args)...)
 }
 
-func (p *postgres) clientArgs(args []string) []string {
-	return append([]string{"--host=" + p.socket, "--username=postgres"}, args...)
+func (s *Server) clientArgs(args []string) []string {
+	return append([]string{"--host=" + s.scratch, "--username=postgres"}, args...)
 }
 
-// postgresTool runs a program to its end, and returns what it says.
-func postgresTool(name string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+// run runs a program to its end, and returns what it says.
+func run(name string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), daemon.Patience)
 	defer cancel()
-	cmd, err := asPostgres(ctx, name, args...)
+	cmd, err := command(ctx, name, args...)
 	if err != nil {
 		return "", err
 	}
@@ -41,10 +43,10 @@ func postgresTool(name string, args ...string) (string, error) {
 	return strings.TrimSpace(stdout.String()), nil
 }
 
-// asPostgres is a command of the user that Debian's package makes: the server
-// refuses to be root.
-func asPostgres(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
-	who, err := postgresUser()
+// command is one of the user that Debian's package makes: the server refuses to be
+// root.
+func command(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
+	who, err := owner()
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +57,7 @@ func asPostgres(ctx context.Context, name string, args ...string) (*exec.Cmd, er
 	return cmd, nil
 }
 
-func postgresUser() (*syscall.Credential, error) {
+func owner() (*syscall.Credential, error) {
 	u, err := user.Lookup("postgres")
 	if err != nil {
 		return nil, fmt.Errorf("PostgreSQL is not installed (make setup): %w", err)
@@ -70,7 +72,7 @@ func postgresUser() (*syscall.Credential, error) {
 
 // makeFolder makes a folder that is the database's alone.
 func makeFolder(path string) error {
-	who, err := postgresUser()
+	who, err := owner()
 	if err != nil {
 		return err
 	}
