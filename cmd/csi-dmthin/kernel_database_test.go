@@ -165,7 +165,7 @@ var useUp = slices.Repeat([]string{"select pg_switch_wal()"}, 8)
 // they cannot.
 func (d *database) runFull(neighbour string) {
 	d.Helper()
-	payers, err := d.server.OpenBank(1000) // more than they can
+	payers, err := d.server.OpenBank(200)
 	must(d, err)
 	must(d, payers.Begun())
 	d.Logf("the neighbour heard: %v", d.fill(neighbour))

@@ -73,7 +73,7 @@ func (p *Pool) Layers() (*graphdriver.Driver, error) {
 	case p.layers != nil && !p.ending:
 		return p.layers, nil
 	case p.err != nil:
-		return nil, fmt.Errorf("%w: pool %s is not open: %w", deviceset.ErrUnavailable, p.Name, p.err)
+		return nil, fmt.Errorf("%w: pool %s is not open: %s", deviceset.ErrUnavailable, p.Name, p.err.Error()) // whose code is not the call's
 	}
 	return nil, fmt.Errorf("%w: pool %s: %w", deviceset.ErrUnavailable, p.Name, errNotYetOpen)
 }

@@ -46,10 +46,10 @@ func (s *DeviceSet) openDisks(r poolRecord) (err error) {
 	p := s.pool
 	switch r.Kind {
 	case poolLoop:
-		if p.data, err = s.machine.OpenFile(s.loopData(), s.config.LoopDataSize, false); err != nil {
+		if p.data, err = s.openPoolFile(r, s.loopData(), s.config.LoopDataSize, false); err != nil {
 			return err
 		}
-		p.metadata, err = s.machine.OpenFile(s.loopMetadata(), s.loopMetadataSize(), true)
+		p.metadata, err = s.openPoolFile(r, s.loopMetadata(), s.loopMetadataSize(), true)
 	case poolDevices:
 		if p.data, err = s.machine.OpenDisk(s.config.DataDevice); err != nil {
 			return err
@@ -57,6 +57,26 @@ func (s *DeviceSet) openDisks(r poolRecord) (err error) {
 		p.metadata, err = s.machine.OpenDisk(s.config.MetadataDevice)
 	}
 	return err
+}
+
+// openPoolFile opens or makes a file that a pool lies on. Of a pool that was made it must
+// be there: an empty one in its place would hide that it is missing.
+func (s *DeviceSet) openPoolFile(r poolRecord, path string, size int64, full bool) (Disk, error) {
+	if !r.Made {
+		return s.machine.OpenFile(path, size, full)
+	}
+	d, err := s.machine.OpenFile(path, 0, full)
+	if err != nil {
+		return nil, fmt.Errorf("file of pool %s: %w", r.UUID, err)
+	}
+	have, err := d.Size()
+	if err == nil && have < size {
+		err = d.Grow(size, full)
+	}
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
 }
 
 func (s *DeviceSet) loopMetadataSize() int64 {

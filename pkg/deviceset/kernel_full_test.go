@@ -113,14 +113,20 @@ func TestKernelFullAndWaiting(t *testing.T) {
 // pool refuses.
 func (l *kernelLab) createBeside(s *deviceset.DeviceSet, first dm.DeviceID, done func() bool) (err error) {
 	l.Helper()
-	pool := l.pool(s)
+	pool, before := l.pool(s), l.poolStatus(s)
 	for id := first; !done(); id++ {
 		if err = pool.CreateThin(id); err != nil {
 			return err
 		}
+		if status := l.poolStatus(s); lowOn(status) && !lowOn(before) {
+			time.Sleep(100 * time.Millisecond) // whoever is to do something about it hears of it
+			before = status
+		}
 	}
 	return nil
 }
+
+func lowOn(status dm.PoolStatus) bool { return status.Metadata.Free() < status.MetadataLowWater }
 
 // Metadata runs short: first nothing new is made, then the pool gets what was held
 // back of it, so that deleting goes on. When even that is used up the pool is

@@ -100,10 +100,12 @@ func (s *stage) serve() (*driver, error) {
 	if err := errors.Join(os.Mkdir(s.path("state"), 0o700), os.Mkdir(kubelet, 0o755)); err != nil {
 		return nil, err
 	}
+	// What the file system below has no room for cannot be promised, unless the pool may
+	// promise more than it has. In the box that has less room than the pool's size.
 	d, err := daemon.Start(exec.Command(filepath.Join(filepath.Dir(self), "csi-dmthin"), "serve", "-v", "1",
 		"--endpoint", "unix://"+socket, "--state-dir", s.path("state"), "--kubelet-dir", kubelet,
 		"--admin-socket", s.path("admin.sock"), "--node", "demo", "--http", "",
-		"--pools", fmt.Sprintf("default:loopdatasize=%d,prefix=%s", poolSize, prefix)),
+		"--pools", fmt.Sprintf("default:loopdatasize=%d,prefix=%s,overprovision_ratio=2", poolSize, prefix)),
 		s.path("log"), syscall.SIGTERM)
 	if err != nil {
 		return nil, err
