@@ -55,12 +55,23 @@ func (s *DeviceSet) room(data dm.Usage) dm.Usage {
 	if s.config.kind() != poolLoop {
 		return data
 	}
-	bytes, err := s.machine.FreeSpace(s.loopData())
+	bytes, err := s.fileRoom(data)
 	if err != nil {
 		return data // writes will tell
 	}
 	free := min(data.Free(), uint64(max(bytes, 0)/s.pool.blockSize.Bytes()))
 	return dm.Usage{Used: data.Total - free, Total: data.Total}
+}
+
+// fileRoom returns how many bytes more a pool on files can hold: what it was given before
+// and has no use for now, and what its file system has free.
+func (s *DeviceSet) fileRoom(data dm.Usage) (int64, error) {
+	free, err := s.machine.FreeSpace(s.loopData())
+	if err != nil {
+		return 0, err
+	}
+	allocated, err := s.machine.Allocated(s.loopData())
+	return free + max(allocated-int64(data.Used)*s.pool.blockSize.Bytes(), 0), err
 }
 
 // admitSpace keeps a part of the pool's data and metadata free for what is there.

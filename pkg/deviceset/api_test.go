@@ -662,6 +662,12 @@ func TestStatus(t *testing.T) {
 		st := l.set.Status()
 		equals(t, "available", st.Data.Available, uint64(3*mib+5))
 		equals(t, "total", st.Data.Total, uint64(dataSize))
+		// What it has been given already, and does not use now, it has.
+		w.SetAllocated(int64(st.Data.Used) + 2*mib)
+		equals(t, "available", l.set.Status().Data.Available, uint64(5*mib+5))
+		w.SetFree(0)
+		w.SetAllocated(dataSize)
+		equals(t, "available", l.set.Status().Data.Available, uint64(dataSize)-st.Data.Used)
 	})
 	t.Run("what the options have no use for", func(t *testing.T) {
 		l := live(t, newWorld(), "test=true")

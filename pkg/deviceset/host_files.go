@@ -196,3 +196,12 @@ func (*Host) FreeSpace(path string) (int64, error) {
 	}
 	return int64(st.Bavail) * st.Frsize, nil
 }
+
+// Allocated returns how many bytes a file takes of its file system.
+func (*Host) Allocated(path string) (int64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return 0, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return st.Blocks * 512, nil // whatever the file system's blocks are (stat(2))
+}

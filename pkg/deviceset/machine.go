@@ -52,6 +52,9 @@ type Files interface {
 
 	// FreeSpace returns how many bytes the file system of a path has free.
 	FreeSpace(path string) (int64, error)
+
+	// Allocated returns how many bytes a file takes of its file system, holes left out.
+	Allocated(path string) (int64, error)
 }
 
 // Disks are what pools lie on.

@@ -139,7 +139,7 @@ func (s *DeviceSet) describePool(st *Status) {
 		st.OverProvisioning = float64(st.ProvisionedBytes) / float64(st.Data.Total)
 	}
 	if st.DataLoopback != "" {
-		if free, err := s.machine.FreeSpace(st.DataLoopback); err == nil {
+		if free, err := s.fileRoom(status.Data); err == nil {
 			st.Data.Available = min(st.Data.Available, uint64(max(free, 0)))
 		}
 	}

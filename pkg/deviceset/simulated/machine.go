@@ -471,6 +471,13 @@ type metadata struct {
 
 func (m metadata) Close() error { return m.machine.release(m.Metadata) }
 
+// Allocated returns what the world was told that files take.
+func (m *Machine) Allocated(string) (int64, error) {
+	m.world.mu.Lock()
+	defer m.world.mu.Unlock()
+	return m.world.allocated, nil
+}
+
 // FreeSpace returns what files may still grow by.
 func (m *Machine) FreeSpace(string) (int64, error) {
 	m.world.mu.Lock()

@@ -19,18 +19,19 @@ import (
 type World struct {
 	kernel *dmsim.Kernel
 
-	mu     sync.Mutex
-	files  map[string]dm.DevNo   // by path: a file is a disk
-	slots  map[string]int64      // the size of those that are there, by root
-	mounts map[string]*mount     // by path; gone when the power is cut
-	locks  map[string]*Machine   // who has a root
-	claims map[dm.DevNo]*Machine // who has locked a disk
-	alive  []*Machine
-	free   int64 // bytes that files may still grow by
-	refuse error // what writes to the journal's files answer, if not nil
-	id     string
-	now    int64
-	uuids  int
+	mu        sync.Mutex
+	files     map[string]dm.DevNo   // by path: a file is a disk
+	slots     map[string]int64      // the size of those that are there, by root
+	mounts    map[string]*mount     // by path; gone when the power is cut
+	locks     map[string]*Machine   // who has a root
+	claims    map[dm.DevNo]*Machine // who has locked a disk
+	alive     []*Machine
+	free      int64 // bytes that files may still grow by
+	allocated int64 // bytes that each file takes
+	refuse    error // what writes to the journal's files answer, if not nil
+	id        string
+	now       int64
+	uuids     int
 }
 
 // NewWorld returns a machine without disks, and with free bytes of room for files.
@@ -140,6 +141,13 @@ func (w *World) SetFree(free int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.free = free
+}
+
+// SetAllocated says how many bytes each file takes of its file system.
+func (w *World) SetAllocated(bytes int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.allocated = bytes
 }
 
 // MoveTo gives the machine another id: its disks are in another one now.
