@@ -15,6 +15,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"strings"
@@ -22,6 +23,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"k8s.io/klog/v2"
 )
 
 func main() {
@@ -34,6 +36,8 @@ func main() {
 	flag.IntVar(&b.devices, "devices", 10000, "how many devices there are in the end")
 	flag.StringVar(&b.only, "only", "", "measure only the operations whose names contain this")
 	flag.Parse()
+	klog.LogToStderr(false)
+	klog.SetOutput(io.Discard) // a driver logs each call
 	end(b.run())
 }
 
