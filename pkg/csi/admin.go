@@ -14,7 +14,7 @@ func (p *Pool) Now() (*graphdriver.Driver, error) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	switch {
-	case p.layers != nil:
+	case p.layers != nil && !p.ending:
 		return p.layers, nil
 	case p.err != nil:
 		return nil, p.err

@@ -85,8 +85,8 @@ func (v volume) fileSystem() string {
 
 // ControllerGetVolume describes a volume.
 func (d *Driver) ControllerGetVolume(_ context.Context, r *csi.ControllerGetVolumeRequest) (*csi.ControllerGetVolumeResponse, error) {
-	if r.GetVolumeId() == "" {
-		return nil, fmt.Errorf("%w: volume_id is missing", errInvalid)
+	if err := checkID("volume_id", r.GetVolumeId()); err != nil {
+		return nil, err
 	}
 	v, err := d.find(aVolume, r.GetVolumeId())
 	if err != nil {

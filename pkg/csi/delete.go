@@ -12,8 +12,8 @@ import (
 
 // DeleteVolume deletes a volume. Its snapshots and clones stay.
 func (d *Driver) DeleteVolume(_ context.Context, r *csi.DeleteVolumeRequest) (*csi.DeleteVolumeResponse, error) {
-	if r.GetVolumeId() == "" {
-		return nil, fmt.Errorf("%w: volume_id is missing", errInvalid)
+	if err := checkID("volume_id", r.GetVolumeId()); err != nil {
+		return nil, err
 	}
 	if err := d.delete(aVolume, r.GetVolumeId()); err != nil {
 		return nil, err
@@ -23,8 +23,8 @@ func (d *Driver) DeleteVolume(_ context.Context, r *csi.DeleteVolumeRequest) (*c
 
 // DeleteSnapshot deletes a snapshot. What was made from it stays.
 func (d *Driver) DeleteSnapshot(_ context.Context, r *csi.DeleteSnapshotRequest) (*csi.DeleteSnapshotResponse, error) {
-	if r.GetSnapshotId() == "" {
-		return nil, fmt.Errorf("%w: snapshot_id is missing", errInvalid)
+	if err := checkID("snapshot_id", r.GetSnapshotId()); err != nil {
+		return nil, err
 	}
 	if err := d.delete(aSnapshot, r.GetSnapshotId()); err != nil {
 		return nil, err

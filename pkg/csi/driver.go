@@ -12,6 +12,8 @@ import (
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
 	"k8s.io/klog/v2"
+
+	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset/namelock"
 )
 
 // Name is the driver's, and the prefix of all that it names in the orchestrator.
@@ -38,8 +40,8 @@ type Driver struct {
 	Options
 	pools  pools
 	places []*csi.Topology // of all volumes
-	busy   lockSet         // volumes and snapshots that a call is about
-	asking lockSet         // file systems that are asked how full they are
+	busy   namelock.Locks  // volumes and snapshots that a call is about
+	asking namelock.Locks  // file systems that are asked how full they are
 }
 
 // New makes a driver. Its pools are opened by Open.

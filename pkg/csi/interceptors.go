@@ -48,7 +48,7 @@ func (d *Driver) hold(about string, mutates bool, do func() (any, error)) (any, 
 	if about == "" || !mutates {
 		return do()
 	}
-	unlock, ok := d.busy.try(about)
+	unlock, ok := d.busy.Try(about)
 	if !ok {
 		return nil, fmt.Errorf("%w: %s", errPending, about)
 	}

@@ -67,15 +67,14 @@ func (p *Pool) TryOpen() error {
 
 // Layers returns the pool's layers, or why there are none.
 func (p *Pool) Layers() (*graphdriver.Driver, error) {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
+	layers, err := p.Now()
 	switch {
-	case p.layers != nil && !p.ending:
-		return p.layers, nil
-	case p.err != nil:
-		return nil, fmt.Errorf("%w: pool %s is not open: %s", deviceset.ErrUnavailable, p.Name, p.err.Error()) // whose code is not the call's
+	case errors.Is(err, errNotYetOpen):
+		err = fmt.Errorf("%w: pool %s: %w", deviceset.ErrUnavailable, p.Name, err)
+	case err != nil:
+		err = fmt.Errorf("%w: pool %s is not open: %s", deviceset.ErrUnavailable, p.Name, err.Error()) // whose code is not the call's
 	}
-	return nil, fmt.Errorf("%w: pool %s: %w", deviceset.ErrUnavailable, p.Name, errNotYetOpen)
+	return layers, err
 }
 
 // Key names the pool to the orchestrator; it is empty while the pool is not open.

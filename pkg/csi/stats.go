@@ -59,7 +59,7 @@ func (d *Driver) usage(ctx context.Context, name, path string) (filesystem.Usage
 		filesystem.Usage
 		err error
 	}
-	unlock, ok := d.asking.try(name)
+	unlock, ok := d.asking.Try(name)
 	if !ok {
 		return filesystem.Usage{}, fmt.Errorf("%w: the file system of %s does not answer", errPending, name)
 	}

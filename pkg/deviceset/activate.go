@@ -15,35 +15,29 @@ import (
 // read-only refuses writes, and one whose formatting did not end is
 // ErrNotFormatted.
 func (s *DeviceSet) ActivateDevice(hash string) (path string, err error) {
+	return s.activateNamed(hash, false)
+}
+
+// ActivateDeviceReadOnly is ActivateDevice for a block device that refuses writes. One
+// that is active for writing is ErrExists.
+func (s *DeviceSet) ActivateDeviceReadOnly(hash string) (path string, err error) {
+	return s.activateNamed(hash, true)
+}
+
+func (s *DeviceSet) activateNamed(hash string, readOnly bool) (path string, err error) {
 	err = s.during("activate device", hash, func() error {
 		return s.alone(s.named(hash), func(d device) error {
 			if d.Formatting {
 				// The next attempt throws away all that is written meanwhile.
 				return fmt.Errorf("%w: its formatting did not end: format it again", ErrNotFormatted)
 			}
-			info, err := s.pool.activate(d.ID, d.Size, d.ReadOnly)
+			info, err := s.pool.activate(d.ID, d.Size, d.ReadOnly || readOnly)
+			if err == nil && readOnly && !info.ReadOnly() {
+				err = fmt.Errorf("%w: it is active, for writing", ErrExists)
+			}
 			if err == nil {
 				path = info.Node()
 			}
-			return err
-		})
-	})
-	return path, err
-}
-
-// ActivateDeviceReadOnly is ActivateDevice for a block device that refuses writes. One
-// that is active for writing is ErrExists.
-func (s *DeviceSet) ActivateDeviceReadOnly(hash string) (path string, err error) {
-	err = s.during("activate device", hash, func() error {
-		return s.alone(s.named(hash), func(d device) error {
-			if d.Formatting {
-				return fmt.Errorf("%w: its formatting did not end: format it again", ErrNotFormatted)
-			}
-			info, err := s.pool.activate(d.ID, d.Size, true)
-			if err == nil && !info.ReadOnly() {
-				err = fmt.Errorf("%w: it is active, for writing", ErrExists)
-			}
-			path = info.Node()
 			return err
 		})
 	})

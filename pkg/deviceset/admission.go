@@ -122,13 +122,12 @@ func (s *DeviceSet) dataOf(status dm.PoolStatus) float64 {
 
 // DataFor returns how many bytes of data the pool must have for so many bytes more to be
 // promised; none, if the ratio sets no limit.
-func (s *DeviceSet) DataFor(more int64) int64 {
-	if s.config.OverProvision == 0 {
-		return 0
-	}
-	var promised int64
-	s.store.view(func(c *catalog) { promised = c.promised })
-	return s.DataForOne(promised + more)
+func (s *DeviceSet) DataFor(more int64) int64 { return s.DataForOne(s.promised() + more) }
+
+// promised returns how many bytes over-provisioning is about now.
+func (s *DeviceSet) promised() (bytes int64) {
+	s.store.view(func(c *catalog) { bytes = c.promised })
+	return bytes
 }
 
 // DataForOne is DataFor, if nothing else were promised.
@@ -169,8 +168,6 @@ func (s *DeviceSet) roomLeft() (int64, error) {
 	if ratio == 0 {
 		return int64(free) / block * block, nil
 	}
-	var promised int64
-	s.store.view(func(c *catalog) { promised = c.promised })
-	budget := s.dataOf(status)*ratio - float64(promised)
+	budget := s.dataOf(status)*ratio - float64(s.promised())
 	return max(int64(min(budget, free*ratio, math.MaxInt64/2)), 0) / block * block, nil
 }

@@ -38,7 +38,8 @@ type pool struct {
 	when time.Time // last was read
 }
 
-// The first word of a UUID is its owner, as dm's users agree.
+// UUIDPrefix begins the UUIDs of our devices: the first word of one is its owner, as
+// dm's users agree.
 const UUIDPrefix = "CSI-DMTHIN-"
 
 // A dm UUID is the kernel's own lock against having one thing twice, and what a
