@@ -25,7 +25,8 @@ func (s *DeviceSet) admit(copied bool) (limit, error) {
 	if copied && status.Mode == dm.PoolOutOfDataSpace {
 		return nil, fmt.Errorf("%w: no device is suspended while the pool is out of data space", ErrPoolFull)
 	}
-	if err := s.admitSpace(status); err != nil {
+	data := s.room(status.Data)
+	if err := s.admitSpace(status, data); err != nil {
 		return nil, err
 	}
 	if !status.Commits() {
@@ -34,7 +35,7 @@ func (s *DeviceSet) admit(copied bool) (limit, error) {
 	if copied {
 		err = s.admitSnapshot()
 	}
-	return s.ratioOf(status), err
+	return s.ratioOf(status, data), err
 }
 
 // figures returns a status by which admission can decide: a pool that failed has none.
@@ -75,14 +76,14 @@ func (s *DeviceSet) fileRoom(data dm.Usage) (int64, error) {
 }
 
 // admitSpace keeps a part of the pool's data and metadata free for what is there.
-func (s *DeviceSet) admitSpace(status dm.PoolStatus) error {
+func (s *DeviceSet) admitSpace(status dm.PoolStatus, data dm.Usage) error {
 	for _, check := range []struct {
 		what    string
 		usage   dm.Usage
 		percent int
 		option  string
 	}{
-		{"data", s.room(status.Data), s.config.MinFreeSpace, "dm.min_free_space"},
+		{"data", data, s.config.MinFreeSpace, "dm.min_free_space"},
 		{"metadata", status.Metadata, max(s.config.MinFreeSpace, s.config.MinFreeMetadata), "dm.min_free_metadata"},
 	} {
 		if check.percent == 0 {
@@ -97,12 +98,12 @@ func (s *DeviceSet) admitSpace(status dm.PoolStatus) error {
 	return nil
 }
 
-// ratioOf returns the limit of what may be promised of a pool.
-func (s *DeviceSet) ratioOf(status dm.PoolStatus) limit {
+// ratioOf returns the limit of what may be promised of a pool with that room.
+func (s *DeviceSet) ratioOf(status dm.PoolStatus, data dm.Usage) limit {
 	if s.config.OverProvision == 0 {
 		return nil
 	}
-	total := s.dataOf(status)
+	total := s.dataOf(status, data)
 	most := int64(min(total*s.config.OverProvision, math.MaxInt64/2))
 	return func(promised, more int64) error {
 		if more <= 0 || promised+more <= most {
@@ -115,8 +116,8 @@ func (s *DeviceSet) ratioOf(status dm.PoolStatus) limit {
 
 // dataOf returns how many bytes of data a pool can have: no more than the file system of
 // a file below it can still give.
-func (s *DeviceSet) dataOf(status dm.PoolStatus) float64 {
-	blocks := min(status.Data.Total, status.Data.Used+s.room(status.Data).Free())
+func (s *DeviceSet) dataOf(status dm.PoolStatus, data dm.Usage) float64 {
+	blocks := min(status.Data.Total, status.Data.Used+data.Free())
 	return float64(blocks) * float64(s.pool.blockSize.Bytes())
 }
 
@@ -159,15 +160,16 @@ func (s *DeviceSet) roomLeft() (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if !status.Commits() || s.admitSpace(status) != nil {
+	data := s.room(status.Data)
+	if !status.Commits() || s.admitSpace(status, data) != nil {
 		return 0, nil
 	}
 	block := s.pool.blockSize.Bytes()
-	free := float64(s.room(status.Data).Free()) * float64(block)
+	free := float64(data.Free()) * float64(block)
 	ratio := s.config.OverProvision
 	if ratio == 0 {
 		return int64(free) / block * block, nil
 	}
-	budget := s.dataOf(status)*ratio - float64(s.promised())
+	budget := s.dataOf(status, data)*ratio - float64(s.promised())
 	return max(int64(min(budget, free*ratio, math.MaxInt64/2)), 0) / block * block, nil
 }

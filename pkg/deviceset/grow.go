@@ -51,7 +51,7 @@ func (s *DeviceSet) writeSize(d device, size int64) error {
 	if status.Mode == dm.PoolOutOfDataSpace {
 		return fmt.Errorf("%w: no device is suspended while the pool is out of data space", ErrPoolFull)
 	}
-	return s.commitFact(s.ratioOf(status), record{Do: doGrow, Name: d.Name, Size: size})
+	return s.commitFact(s.ratioOf(status, s.room(status.Data)), record{Do: doGrow, Name: d.Name, Size: size})
 }
 
 // commitFact makes a record durable in both places: no commit of the pool follows
