@@ -21,6 +21,7 @@ type Config struct {
 	Timeout time.Duration
 	Disks   []Disk
 	Out     string // absolute, or empty
+	Tap     string // network device of this machine, or empty
 	Command []string
 }
 
@@ -42,6 +43,7 @@ func parseConfig(args []string, getenv func(string) string) (*Config, error) {
 	timeout := flags.String("timeout", or("BOX_TIMEOUT", "10m"), "`time` until all is killed ($BOX_TIMEOUT)")
 	flags.Var(&disks, "disk", "`FILE[:SIZE]` to be a block device, made if there is none; may be repeated ($BOX_DISKS)")
 	flags.StringVar(&c.Out, "out", getenv("BOX_OUT"), "`folder` that the command shares with the outside ($BOX_OUT)")
+	flags.StringVar(&c.Tap, "tap", "", "tap `device` of this network namespace that the kernel uml has the other end of, as vec0")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
@@ -66,6 +68,9 @@ func (c *Config) check() error {
 	}
 	if !memoryForm.MatchString(c.Memory) {
 		return fmt.Errorf("memory %q is not like 512M or 2G", c.Memory)
+	}
+	if c.Tap != "" && c.Kernel != "uml" {
+		return fmt.Errorf("kernel %s takes no tap device, only uml does", c.Kernel)
 	}
 	if len(c.Command) == 0 {
 		return errors.New("no command to run; see box -help")

@@ -42,6 +42,7 @@ func TestConfigRefuses(t *testing.T) {
 		{"-cpus", "x", "true"},
 		{"-timeout", "10", "true"},
 		{"-disk", "file:big", "true"},
+		{"-kernel", "smp", "-tap", "tap0", "true"},
 	} {
 		if _, err := parseConfig(args, func(string) string { return "" }); err == nil {
 			t.Errorf("%v is taken", args)

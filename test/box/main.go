@@ -2,7 +2,7 @@
 // pools, on a machine whose own kernel may have none.
 //
 //	box [-kernel uml|smp|host] [-mem 2G] [-cpus 2] [-timeout 10m]
-//	    [-disk FILE[:SIZE]]... [-out DIR] COMMAND [ARG...]
+//	    [-disk FILE[:SIZE]]... [-out DIR] [-tap DEVICE] COMMAND [ARG...]
 //
 // It is made for `go test -exec`: every default can be set from the
 // environment (BOX, BOX_MEM, BOX_CPUS, BOX_TIMEOUT, BOX_DISKS, BOX_OUT).
