@@ -6,6 +6,7 @@ import (
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
 	"github.com/csi-dmthin/csi-dmthin/pkg/graphdriver"
+	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
 // Now returns the pool's layers, or the bare reason why there are none: it is for whoever
@@ -44,15 +45,15 @@ type Presented struct {
 
 // Present describes a device of the pool, which must be open.
 func (p *Pool) Present(d deviceset.Device) Presented {
-	v, k := volume{Device: d, pool: p}, kindOf(d.Name)
+	v, k := volume{Device: d, pool: p}, plugin.KindOf(d.Name)
 	present := Presented{
 		Kind: KindOther, Name: d.Labels[labelName], Source: d.Labels[labelSource],
 		Block: v.isBlock(), Formatted: d.FS != "none" && !d.Formatting,
 	}
 	switch k {
-	case aVolume:
+	case plugin.Volume:
 		present.Kind, present.ID = KindVolume, v.id()
-	case aSnapshot:
+	case plugin.Snapshot:
 		present.Kind, present.ID = KindSnapshot, v.id()
 	}
 	if fs := v.fileSystem(); !present.Block && fs != "none" {

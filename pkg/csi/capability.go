@@ -2,7 +2,6 @@ package csi
 
 import (
 	"fmt"
-	"slices"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -70,12 +69,4 @@ func parseCapabilities(all []*csi.VolumeCapability) (want access, err error) {
 		}
 	}
 	return want, nil
-}
-
-func capabilities[T any, P ~int32](make func(P) T, of ...P) (all []T) {
-	slices.Sort(of)
-	for _, c := range of {
-		all = append(all, make(c))
-	}
-	return all
 }

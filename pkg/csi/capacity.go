@@ -7,24 +7,18 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/graphdriver"
+	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
 // GetCapacity tells how large a new volume can be. It fails on nothing that is asked:
 // CreateVolume refuses what it does not know, by name.
 func (d *Driver) GetCapacity(_ context.Context, r *csi.GetCapacityRequest) (*csi.GetCapacityResponse, error) {
 	room := int64(0)
-	p, err := d.pools.named(poolParameter(r.GetParameters()))
-	if err == nil && d.isHere(r.GetAccessibleTopology()) && suitsAny(r.GetVolumeCapabilities()) {
+	p, err := d.pools.named(plugin.PoolOf(r.GetParameters()))
+	if err == nil && plugin.Includes(r.GetAccessibleTopology(), d.Node) && suitsAny(r.GetVolumeCapabilities()) {
 		room = p.room()
 	}
 	return &csi.GetCapacityResponse{AvailableCapacity: room, MaximumVolumeSize: wrapperspb.Int64(room)}, nil
-}
-
-func poolParameter(given map[string]string) string {
-	if name := given[parameterPrefix+"pool"]; name != "" {
-		return name
-	}
-	return DefaultPool
 }
 
 func suitsAny(all []*csi.VolumeCapability) bool {

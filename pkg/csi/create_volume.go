@@ -13,6 +13,7 @@ import (
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
 	"github.com/csi-dmthin/csi-dmthin/pkg/filesystem"
 	"github.com/csi-dmthin/csi-dmthin/pkg/graphdriver"
+	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
 // A creation is what CreateVolume asks for.
@@ -21,8 +22,8 @@ type creation struct {
 	name   string
 	size   sizeRange
 	access access
-	from   *id // what it is made from
-	kind   kind
+	from   *plugin.ID // what it is made from
+	kind   plugin.Kind
 	source *volume // and that, once it was looked up
 }
 
@@ -75,19 +76,15 @@ func (d *Driver) parseCreation(r *csi.CreateVolumeRequest) (c creation, err erro
 
 // checkTopology refuses a volume that may not be on this node.
 func (d *Driver) checkTopology(r *csi.TopologyRequirement) error {
-	allowed := r.GetRequisite()
-	if len(allowed) == 0 {
-		allowed = r.GetPreferred()
-	}
-	if len(allowed) > 0 && !slices.ContainsFunc(allowed, d.isHere) {
+	if !plugin.Allows(r, d.Node) {
 		return fmt.Errorf("%w: volumes are made on node %s", errNotHere, d.Node)
 	}
 	return nil
 }
 
 // parseSource returns what a volume is to be made from, if it is from anything.
-func parseSource(s *csi.VolumeContentSource) (*id, kind, error) {
-	var k kind
+func parseSource(s *csi.VolumeContentSource) (*plugin.ID, plugin.Kind, error) {
+	var k plugin.Kind
 	var text string
 	switch t := s.GetType().(type) {
 	case nil:
@@ -96,11 +93,11 @@ func parseSource(s *csi.VolumeContentSource) (*id, kind, error) {
 		}
 		return nil, "", nil
 	case *csi.VolumeContentSource_Snapshot:
-		k, text = aSnapshot, t.Snapshot.GetSnapshotId()
+		k, text = plugin.Snapshot, t.Snapshot.GetSnapshotId()
 	case *csi.VolumeContentSource_Volume:
-		k, text = aVolume, t.Volume.GetVolumeId()
+		k, text = plugin.Volume, t.Volume.GetVolumeId()
 	}
-	i, err := parseID(k, text)
+	i, err := plugin.ParseID(k, text)
 	if err != nil {
 		return nil, "", fmt.Errorf("content source: %w", err)
 	}
@@ -112,7 +109,7 @@ func (d *Driver) poolFor(c creation) (*Pool, error) {
 	if c.source == nil {
 		name := c.pool
 		if name == "" {
-			name = DefaultPool
+			name = plugin.DefaultPool
 		}
 		return d.pools.named(name)
 	}
@@ -125,7 +122,7 @@ func (d *Driver) poolFor(c creation) (*Pool, error) {
 // made returns the volume of that name, if there is one. What it was made from may be
 // gone since.
 func (d *Driver) made(c creation) (v volume, made bool, err error) {
-	device := aVolume.deviceName(c.name)
+	device := plugin.Volume.DeviceName(c.name)
 	for _, p := range d.pools {
 		layers, err := p.Layers()
 		if err != nil {
@@ -155,7 +152,7 @@ func (d *Driver) create(c creation) (volume, error) {
 	if err != nil {
 		return volume{}, err
 	}
-	device := aVolume.deviceName(c.name)
+	device := plugin.Volume.DeviceName(c.name)
 	if err := c.make(layers, device); err != nil {
 		switch {
 		case (errors.Is(err, deviceset.ErrReadOnly) || errors.Is(err, deviceset.ErrNoChanges)) && c.source == nil:
@@ -178,7 +175,7 @@ func (c creation) make(layers *graphdriver.Driver, device string) error {
 	switch {
 	case c.source == nil || c.source.blank():
 		return layers.CreateReadWrite(device, "", o)
-	case kindOf(c.source.Name) == aVolume:
+	case plugin.KindOf(c.source.Name) == plugin.Volume:
 		return layers.CreateFromTemplate(device, c.source.Name, "", o, true)
 	}
 	return layers.CreateReadWrite(device, c.source.Name, o)
@@ -231,7 +228,7 @@ func (c creation) labels() map[string]string {
 		labels[labelDiscard] = "true"
 	}
 	if c.from != nil {
-		labels[labelSource] = c.from.device
+		labels[labelSource] = c.from.Device
 	}
 	switch {
 	case c.access.block || labels[labelFS] != "":
@@ -254,7 +251,7 @@ func (v volume) satisfies(c creation) error {
 			return fmt.Errorf("%w: a volume of that name has %s %q, not %q", errIncompat, key, v.Labels[key], labels[key])
 		}
 	}
-	if c.pool != "" && c.pool != v.pool.Name || c.pool == "" && c.from == nil && v.pool.Name != DefaultPool || c.from != nil && c.from.pool != v.pool.Key() {
+	if c.pool != "" && c.pool != v.pool.Name || c.pool == "" && c.from == nil && v.pool.Name != plugin.DefaultPool || c.from != nil && c.from.Pool != v.pool.Key() {
 		return fmt.Errorf("%w: a volume of that name is in pool %s", errIncompat, v.pool.Name)
 	}
 	if !c.size.has(v.Size) {

@@ -8,6 +8,7 @@ import (
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
+	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
 // DeleteVolume deletes a volume. Its snapshots and clones stay.
@@ -15,7 +16,7 @@ func (d *Driver) DeleteVolume(_ context.Context, r *csi.DeleteVolumeRequest) (*c
 	if err := checkID("volume_id", r.GetVolumeId()); err != nil {
 		return nil, err
 	}
-	if err := d.delete(aVolume, r.GetVolumeId()); err != nil {
+	if err := d.delete(plugin.Volume, r.GetVolumeId()); err != nil {
 		return nil, err
 	}
 	return &csi.DeleteVolumeResponse{}, nil
@@ -26,15 +27,15 @@ func (d *Driver) DeleteSnapshot(_ context.Context, r *csi.DeleteSnapshotRequest)
 	if err := checkID("snapshot_id", r.GetSnapshotId()); err != nil {
 		return nil, err
 	}
-	if err := d.delete(aSnapshot, r.GetSnapshotId()); err != nil {
+	if err := d.delete(plugin.Snapshot, r.GetSnapshotId()); err != nil {
 		return nil, err
 	}
 	return &csi.DeleteSnapshotResponse{}, nil
 }
 
-func (d *Driver) delete(k kind, text string) error {
+func (d *Driver) delete(k plugin.Kind, text string) error {
 	v, err := d.find(k, text)
-	if errors.Is(err, errNoSuchID) || errors.Is(err, deviceset.ErrNotFound) {
+	if errors.Is(err, plugin.ErrNoSuchID) || errors.Is(err, deviceset.ErrNotFound) {
 		return nil
 	}
 	if err != nil {

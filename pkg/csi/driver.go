@@ -2,10 +2,7 @@ package csi
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
-	"regexp"
 	"sync"
 	"time"
 
@@ -14,13 +11,8 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset/namelock"
+	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
-
-// Name is the driver's, and the prefix of all that it names in the orchestrator.
-const Name = "csi-dmthin.dev"
-
-// topologyKey names a node.
-const topologyKey = Name + "/node"
 
 // Options are what a Driver is made of.
 type Options struct {
@@ -33,9 +25,10 @@ type Options struct {
 
 // A Driver answers CSI's calls for the pools of one node.
 type Driver struct {
-	csi.UnimplementedIdentityServer
 	csi.UnimplementedControllerServer
 	csi.UnimplementedNodeServer
+
+	Identity plugin.Identity
 
 	Options
 	pools  pools
@@ -46,14 +39,15 @@ type Driver struct {
 
 // New makes a driver. Its pools are opened by Open.
 func New(o Options) *Driver {
-	d := &Driver{Options: o, pools: o.Pools}
-	d.places = []*csi.Topology{d.here()}
-	return d
+	return &Driver{
+		Identity: plugin.Identity{Version: o.Version}, Options: o, pools: o.Pools,
+		places: []*csi.Topology{plugin.Topology(o.Node)},
+	}
 }
 
 // Register gives the driver's services to a gRPC server.
 func (d *Driver) Register(s grpc.ServiceRegistrar) {
-	csi.RegisterIdentityServer(s, d)
+	csi.RegisterIdentityServer(s, &d.Identity)
 	csi.RegisterControllerServer(s, d)
 	csi.RegisterNodeServer(s, d)
 }
@@ -97,30 +91,4 @@ func (d *Driver) Close() (err error) {
 		err = errors.Join(err, p.close())
 	}
 	return err
-}
-
-var topologyValue = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$`)
-
-// segment is the node's name as a topology may have it: hashed where that is too long.
-func (d *Driver) segment() string {
-	if topologyValue.MatchString(d.Node) {
-		return d.Node
-	}
-	sum := sha256.Sum256([]byte(d.Node))
-	return hex.EncodeToString(sum[:16])
-}
-
-// here is the node's topology.
-func (d *Driver) here() *csi.Topology {
-	return &csi.Topology{Segments: map[string]string{topologyKey: d.segment()}}
-}
-
-// isHere reports whether a topology is this node's.
-func (d *Driver) isHere(t *csi.Topology) bool {
-	for key, value := range t.GetSegments() {
-		if key == topologyKey && value != d.segment() {
-			return false
-		}
-	}
-	return true
 }

@@ -8,12 +8,12 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
+	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
 // Errors of requests; those of storage are package deviceset's.
 var (
 	errInvalid     = errors.New("invalid request")
-	errNoSuchID    = errors.New("no such id")
 	errOutOfRange  = errors.New("out of range")
 	errNotHere     = errors.New("not on this node")
 	errNotStaged   = errors.New("the volume is not staged there")
@@ -34,7 +34,7 @@ var errorCodes = []struct {
 	code codes.Code
 }{
 	{errInvalid, codes.InvalidArgument},
-	{errNoSuchID, codes.NotFound},
+	{plugin.ErrNoSuchID, codes.NotFound},
 	{errOutOfRange, codes.OutOfRange},
 	{errNeverFits, codes.OutOfRange},
 	{errNoRoomNow, codes.Internal},

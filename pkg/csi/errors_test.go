@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
+	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
 func TestCodes(t *testing.T) {
@@ -24,19 +25,19 @@ func TestCodes(t *testing.T) {
 		err  error
 		code codes.Code
 	}{
-		"errInvalid":     {errInvalid, codes.InvalidArgument},
-		"errNoSuchID":    {errNoSuchID, codes.NotFound},
-		"errOutOfRange":  {errOutOfRange, codes.OutOfRange},
-		"errNotHere":     {errNotHere, codes.ResourceExhausted},
-		"errNotStaged":   {errNotStaged, codes.FailedPrecondition},
-		"errNotMounted":  {errNotMounted, codes.NotFound},
-		"errIncompat":    {errIncompat, codes.AlreadyExists},
-		"errWrongState":  {errWrongState, codes.FailedPrecondition},
-		"errBadToken":    {errBadToken, codes.Aborted},
-		"errPending":     {errPending, codes.Aborted},
-		"errUnsupported": {errUnsupported, codes.InvalidArgument},
-		"errNeverFits":   {errNeverFits, codes.OutOfRange},
-		"errNoRoomNow":   {errNoRoomNow, codes.Internal},
+		"errInvalid":         {errInvalid, codes.InvalidArgument},
+		"plugin.ErrNoSuchID": {plugin.ErrNoSuchID, codes.NotFound},
+		"errOutOfRange":      {errOutOfRange, codes.OutOfRange},
+		"errNotHere":         {errNotHere, codes.ResourceExhausted},
+		"errNotStaged":       {errNotStaged, codes.FailedPrecondition},
+		"errNotMounted":      {errNotMounted, codes.NotFound},
+		"errIncompat":        {errIncompat, codes.AlreadyExists},
+		"errWrongState":      {errWrongState, codes.FailedPrecondition},
+		"errBadToken":        {errBadToken, codes.Aborted},
+		"errPending":         {errPending, codes.Aborted},
+		"errUnsupported":     {errUnsupported, codes.InvalidArgument},
+		"errNeverFits":       {errNeverFits, codes.OutOfRange},
+		"errNoRoomNow":       {errNoRoomNow, codes.Internal},
 	}
 	below := map[string]struct {
 		err  error

@@ -9,6 +9,7 @@ import (
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
 	"github.com/csi-dmthin/csi-dmthin/pkg/graphdriver"
+	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
 // A condition is something that is wrong with a pool or a volume.
@@ -87,7 +88,7 @@ func (d *Driver) NodeGetVolumeHealth(_ context.Context, r *csi.NodeGetVolumeHeal
 	if err := checkID("volume_id", r.GetVolumeId()); err != nil {
 		return nil, err
 	}
-	v, err := d.find(aVolume, r.GetVolumeId())
+	v, err := d.find(plugin.Volume, r.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"k8s.io/klog/v2"
+
+	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
 // Intercept returns what surrounds each call: it logs and counts it, holds what it is
@@ -88,21 +90,21 @@ func logAnswer(log klog.Logger, mutates bool, code codes.Code, err error, took t
 func subjectOf(r any) string {
 	switch r := r.(type) {
 	case *csi.CreateVolumeRequest:
-		return aVolume.deviceName(r.GetName())
+		return plugin.Volume.DeviceName(r.GetName())
 	case *csi.CreateSnapshotRequest:
-		return aSnapshot.deviceName(r.GetName())
+		return plugin.Snapshot.DeviceName(r.GetName())
 	case interface{ GetVolumeId() string }:
-		return deviceOf(aVolume, r.GetVolumeId())
+		return deviceOf(plugin.Volume, r.GetVolumeId())
 	case interface{ GetSnapshotId() string }:
-		return deviceOf(aSnapshot, r.GetSnapshotId())
+		return deviceOf(plugin.Snapshot, r.GetSnapshotId())
 	}
 	return ""
 }
 
 // deviceOf returns the device of an id, or the id as it came, if it is none.
-func deviceOf(k kind, text string) string {
-	if i, err := parseID(k, text); err == nil {
-		return i.device
+func deviceOf(k plugin.Kind, text string) string {
+	if i, err := plugin.ParseID(k, text); err == nil {
+		return i.Device
 	}
 	return text[:min(len(text), 128)]
 }

@@ -9,6 +9,7 @@ import (
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
+	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
 // mostEntries are those of a page for which nobody asked for fewer.
@@ -17,7 +18,7 @@ const mostEntries = 1000
 // ListVolumes lists volumes in the order of their ids. The token is the last id of a
 // page: what is made or deleted between two pages moves no other.
 func (d *Driver) ListVolumes(_ context.Context, r *csi.ListVolumesRequest) (*csi.ListVolumesResponse, error) {
-	page, next, err := d.page(aVolume, r.GetMaxEntries(), r.GetStartingToken(), everything)
+	page, next, err := d.page(plugin.Volume, r.GetMaxEntries(), r.GetStartingToken(), everything)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +43,7 @@ func (d *Driver) ListSnapshots(_ context.Context, r *csi.ListSnapshotsRequest) (
 	case r.GetSnapshotId() != "":
 		page, err = d.one(r.GetSnapshotId(), of)
 	default:
-		page, next, err = d.page(aSnapshot, r.GetMaxEntries(), r.GetStartingToken(), of)
+		page, next, err = d.page(plugin.Snapshot, r.GetMaxEntries(), r.GetStartingToken(), of)
 	}
 	if err != nil {
 		return nil, err
@@ -58,9 +59,9 @@ func everything(*volume) bool { return true }
 
 // one returns the snapshot of an id, if there is one that is wanted.
 func (d *Driver) one(text string, wanted func(*volume) bool) ([]volume, error) {
-	s, err := d.find(aSnapshot, text)
+	s, err := d.find(plugin.Snapshot, text)
 	switch {
-	case errors.Is(err, errNoSuchID), errors.Is(err, deviceset.ErrNotFound):
+	case errors.Is(err, plugin.ErrNoSuchID), errors.Is(err, deviceset.ErrNotFound):
 		return nil, nil
 	case err != nil:
 		return nil, err
@@ -73,10 +74,10 @@ func (d *Driver) one(text string, wanted func(*volume) bool) ([]volume, error) {
 // page returns at most most devices of a kind that are wanted, from behind a token on,
 // and the token of the next page. A pool that is not open makes it an error: a list
 // that looks whole must be.
-func (d *Driver) page(k kind, most int32, token string, wanted func(*volume) bool) (page []volume, next string, err error) {
-	from := id{}
+func (d *Driver) page(k plugin.Kind, most int32, token string, wanted func(*volume) bool) (page []volume, next string, err error) {
+	from := plugin.ID{}
 	if token != "" {
-		if from, err = parseID(k, token); err != nil {
+		if from, err = plugin.ParseID(k, token); err != nil {
 			return nil, "", fmt.Errorf("%w: %q", errBadToken, token)
 		}
 	}
@@ -93,12 +94,12 @@ func (d *Driver) page(k kind, most int32, token string, wanted func(*volume) boo
 		}
 	}
 	for _, p := range d.pools.byKey() {
-		if p.Key() < from.pool {
+		if p.Key() < from.Pool {
 			continue
 		}
 		after := string(k)
-		if p.Key() == from.pool {
-			after = from.device
+		if p.Key() == from.Pool {
+			after = from.Device
 		}
 		if page, err = p.list(page, k, after, limit+1, wanted); err != nil {
 			return nil, "", err
@@ -112,7 +113,7 @@ func (d *Driver) page(k kind, most int32, token string, wanted func(*volume) boo
 }
 
 // list adds devices of a kind to a page until it has limit.
-func (p *Pool) list(page []volume, k kind, after string, limit int, wanted func(*volume) bool) ([]volume, error) {
+func (p *Pool) list(page []volume, k plugin.Kind, after string, limit int, wanted func(*volume) bool) ([]volume, error) {
 	layers, err := p.Layers()
 	if err != nil {
 		return page, err
@@ -122,7 +123,7 @@ func (p *Pool) list(page []volume, k kind, after string, limit int, wanted func(
 		page = slices.Grow(page, len(devices))
 		for i := range devices {
 			device := &devices[i]
-			switch kindOf(device.Name) {
+			switch plugin.KindOf(device.Name) {
 			case k:
 				if page = append(page, volume{*device, p, layers}); !wanted(&page[len(page)-1]) {
 					page = page[:len(page)-1]

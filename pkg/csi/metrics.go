@@ -9,6 +9,7 @@ import (
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
 	"github.com/csi-dmthin/csi-dmthin/pkg/graphdriver"
+	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
 // Metrics are what a driver tells Prometheus. Those of pools are read when they are asked
@@ -26,7 +27,7 @@ func NewMetrics(r prometheus.Registerer, d *Driver, perVolume bool) *Metrics {
 			Name:        "csi_plugin_operations_seconds",
 			Help:        "How long CSI calls took, by their code.",
 			Buckets:     []float64{.005, .025, .1, .25, .5, 1, 2.5, 5, 10, 15, 25, 50, 120, 300, 600},
-			ConstLabels: prometheus.Labels{"driver_name": Name},
+			ConstLabels: prometheus.Labels{"driver_name": plugin.Name},
 		}, []string{"method_name", "grpc_status_code"}),
 		ioctls: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "dmthin_ioctl_seconds", Help: "How long device-mapper took, by command.",
@@ -127,7 +128,7 @@ func (p *Pool) read(layers *graphdriver.Driver, perVolume bool) (all []prometheu
 	usage, _ := layers.Usage() // without figures, what is known is told
 	devices, _ := layers.Devices("", int(^uint(0)>>1))
 	for _, device := range devices {
-		if kindOf(device.Name) == "" {
+		if plugin.KindOf(device.Name) == "" {
 			continue
 		}
 		tell(volumeVirtual, float64(device.Size), device.Name)

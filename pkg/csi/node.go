@@ -10,27 +10,17 @@ import (
 
 	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
 	"github.com/csi-dmthin/csi-dmthin/pkg/filesystem"
+	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
 // NodeGetCapabilities lists the calls that are there.
 func (d *Driver) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequest) (*csi.NodeGetCapabilitiesResponse, error) {
-	type rpc = csi.NodeServiceCapability_RPC
-	return &csi.NodeGetCapabilitiesResponse{Capabilities: capabilities(
-		func(t csi.NodeServiceCapability_RPC_Type) *csi.NodeServiceCapability {
-			return &csi.NodeServiceCapability{Type: &csi.NodeServiceCapability_Rpc{Rpc: &rpc{Type: t}}}
-		},
-		csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
-		csi.NodeServiceCapability_RPC_GET_VOLUME_STATS,
-		csi.NodeServiceCapability_RPC_EXPAND_VOLUME,
-		csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
-		csi.NodeServiceCapability_RPC_GET_VOLUME_HEALTH,
-		csi.NodeServiceCapability_RPC_GET_STORAGE_HEALTH,
-	)}, nil
+	return plugin.NodeCapabilities(), nil
 }
 
 // NodeGetInfo names the node.
 func (d *Driver) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
-	return &csi.NodeGetInfoResponse{NodeId: d.Node, AccessibleTopology: d.here()}, nil
+	return &csi.NodeGetInfoResponse{NodeId: d.Node, AccessibleTopology: d.places[0]}, nil
 }
 
 // checkPath refuses a path that is not below the kubelet's directory.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
 // NodeExpandVolume makes the file system of a volume as large as the volume, while it is
@@ -20,7 +22,7 @@ func (d *Driver) NodeExpandVolume(ctx context.Context, r *csi.NodeExpandVolumeRe
 	if err != nil {
 		return nil, err
 	}
-	v, err := d.find(aVolume, r.GetVolumeId())
+	v, err := d.find(plugin.Volume, r.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
 	"github.com/csi-dmthin/csi-dmthin/pkg/filesystem"
+	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
 // parameters are what a StorageClass may say, beside its file system.
@@ -26,8 +27,6 @@ type parameter struct {
 	key, value, does string
 	parse            func(*parameters, string) error
 }
-
-const parameterPrefix = "csi-dmthin.dev/"
 
 var parameterTable = []parameter{
 	{
@@ -58,7 +57,7 @@ func parseParameters(given map[string]string) (p parameters, err error) {
 		if strings.HasPrefix(key, foreignPrefix) {
 			continue
 		}
-		row := slices.IndexFunc(parameterTable, func(row parameter) bool { return parameterPrefix+row.key == key })
+		row := slices.IndexFunc(parameterTable, func(row parameter) bool { return plugin.ParameterPrefix+row.key == key })
 		if row < 0 {
 			return p, fmt.Errorf("%w: parameter %q is not known: docs/parameters.md lists them", errInvalid, key)
 		}

@@ -7,6 +7,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
 var update = flag.Bool("update", false, "write the generated part of docs/parameters.md anew")
@@ -39,7 +41,7 @@ func parametersMarkdown() string {
 	var b strings.Builder
 	b.WriteString("| parameter | value | what it does |\n|---|---|---|\n")
 	for _, row := range parameterTable {
-		fmt.Fprintf(&b, "| `%s%s` | %s | %s |\n", parameterPrefix, row.key, row.value, row.does)
+		fmt.Fprintf(&b, "| `%s%s` | %s | %s |\n", plugin.ParameterPrefix, row.key, row.value, row.does)
 	}
 	return b.String()
 }
@@ -47,7 +49,7 @@ func parametersMarkdown() string {
 func FuzzParameters(f *testing.F) {
 	for _, row := range parameterTable {
 		for _, value := range []string{"", "true", "default", `-L "a b" -E 'x'`, `"`, "\\", "1"} {
-			f.Add(parameterPrefix+row.key, value)
+			f.Add(plugin.ParameterPrefix+row.key, value)
 		}
 	}
 	f.Add(foreignPrefix+"fstype", "xfs")
@@ -56,7 +58,7 @@ func FuzzParameters(f *testing.F) {
 	f.Add("csi-dmthin.dev/pol", "fast")
 	f.Fuzz(func(t *testing.T, key, value string) {
 		p, err := parseParameters(map[string]string{key: value})
-		name, ours := strings.CutPrefix(key, parameterPrefix)
+		name, ours := strings.CutPrefix(key, plugin.ParameterPrefix)
 		known := false
 		for _, row := range parameterTable {
 			known = known || ours && row.key == name

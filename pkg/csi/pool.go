@@ -10,6 +10,7 @@ import (
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
 	"github.com/csi-dmthin/csi-dmthin/pkg/graphdriver"
+	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
 // A Pool is a thin pool that volumes may lie in. One that cannot be opened is kept
@@ -32,9 +33,6 @@ type Pool struct {
 	closed bool
 	ending bool // layers are to be let go of, and were not yet
 }
-
-// DefaultPool is the pool of volumes that name none.
-const DefaultPool = "default"
 
 // TryOpen opens the pool, unless it is open.
 func (p *Pool) TryOpen() error {
@@ -60,7 +58,7 @@ func (p *Pool) TryOpen() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.err = err; err == nil {
-		p.layers, p.key = layers, keyOf(layers.PoolUUID())
+		p.layers, p.key = layers, plugin.KeyOf(layers.PoolUUID())
 	}
 	return err
 }
@@ -145,11 +143,11 @@ func (ps pools) named(name string) (*Pool, error) {
 
 // of returns the pool of an id. While one is not open, an id that no other has may be
 // its.
-func (ps pools) of(i id) (*Pool, *graphdriver.Driver, error) {
-	err := fmt.Errorf("%w: no pool that is open on this node has the key %s", deviceset.ErrUnavailable, i.pool)
+func (ps pools) of(i plugin.ID) (*Pool, *graphdriver.Driver, error) {
+	err := fmt.Errorf("%w: no pool that is open on this node has the key %s", deviceset.ErrUnavailable, i.Pool)
 	for _, p := range ps {
 		layers, notOpen := p.Layers()
-		if p.Key() == i.pool {
+		if p.Key() == i.Pool {
 			return p, layers, notOpen
 		}
 		if notOpen != nil {

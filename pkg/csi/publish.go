@@ -10,6 +10,7 @@ import (
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
 	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
+	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
 // NodePublishVolume shows a staged volume to one user: its file system in a directory, or
@@ -51,7 +52,7 @@ func (d *Driver) parsePublication(r *csi.NodePublishVolumeRequest) (p publicatio
 	if p.target == p.staging {
 		return p, fmt.Errorf("%w: target_path is staging_target_path", errInvalid)
 	}
-	if p.volume, err = d.find(aVolume, r.GetVolumeId()); err != nil {
+	if p.volume, err = d.find(plugin.Volume, r.GetVolumeId()); err != nil {
 		return p, err
 	}
 	p.readOnly = p.readOnly || r.GetReadonly()
@@ -132,11 +133,11 @@ func (d *Driver) NodeUnpublishVolume(ctx context.Context, r *csi.NodeUnpublishVo
 	if err := d.checkPath("target_path", r.GetTargetPath()); err != nil {
 		return nil, err
 	}
-	v, err := d.find(aVolume, r.GetVolumeId())
+	v, err := d.find(plugin.Volume, r.GetVolumeId())
 	if err == nil {
 		err = d.unpublish(ctx, v, r.GetTargetPath())
 	}
-	if isAway(err) || errors.Is(err, deviceset.ErrNotFound) || errors.Is(err, errNoSuchID) {
+	if isAway(err) || errors.Is(err, deviceset.ErrNotFound) || errors.Is(err, plugin.ErrNoSuchID) {
 		err = d.unmountOurs(ctx, r.GetTargetPath())
 	}
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
 	"github.com/csi-dmthin/csi-dmthin/pkg/graphdriver"
+	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
 // CreateSnapshot makes a snapshot of a volume as it is now. A file system that is
@@ -47,7 +48,7 @@ func checkID(field, text string) error {
 }
 
 func (d *Driver) snapshot(sourceID, name string) (volume, error) {
-	device := aSnapshot.deviceName(name)
+	device := plugin.Snapshot.DeviceName(name)
 	for _, p := range d.pools {
 		layers, err := p.Layers()
 		if err != nil {
@@ -63,7 +64,7 @@ func (d *Driver) snapshot(sourceID, name string) (volume, error) {
 		}
 		return s, s.Err // whether its source is there still, or not
 	}
-	source, err := d.find(aVolume, sourceID)
+	source, err := d.find(plugin.Volume, sourceID)
 	if err != nil {
 		return volume{}, fmt.Errorf("source volume: %w", err)
 	}
@@ -89,7 +90,7 @@ func (d *Driver) GetSnapshot(_ context.Context, r *csi.GetSnapshotRequest) (*csi
 	if err := checkID("snapshot_id", r.GetSnapshotId()); err != nil {
 		return nil, err
 	}
-	s, err := d.find(aSnapshot, r.GetSnapshotId())
+	s, err := d.find(plugin.Snapshot, r.GetSnapshotId())
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
 	"github.com/csi-dmthin/csi-dmthin/pkg/filesystem"
 	"github.com/csi-dmthin/csi-dmthin/pkg/graphdriver"
+	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
 // NodeStageVolume makes a volume's block device, and mounts its file system for all who
@@ -26,7 +27,7 @@ func (d *Driver) NodeStageVolume(_ context.Context, r *csi.NodeStageVolumeReques
 	if err := d.checkPath("staging_target_path", path); err != nil {
 		return nil, err
 	}
-	v, err := d.find(aVolume, r.GetVolumeId())
+	v, err := d.find(plugin.Volume, r.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}
@@ -134,9 +135,9 @@ func (d *Driver) NodeUnstageVolume(ctx context.Context, r *csi.NodeUnstageVolume
 	if err := d.checkPath("staging_target_path", path); err != nil {
 		return nil, err
 	}
-	v, err := d.find(aVolume, r.GetVolumeId())
+	v, err := d.find(plugin.Volume, r.GetVolumeId())
 	switch {
-	case errors.Is(err, deviceset.ErrNotFound), errors.Is(err, errNoSuchID):
+	case errors.Is(err, deviceset.ErrNotFound), errors.Is(err, plugin.ErrNoSuchID):
 		err = d.unmountOurs(ctx, path)
 	case err == nil:
 		err = d.unstage(v, path)

@@ -9,6 +9,7 @@ import (
 
 	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
 	"github.com/csi-dmthin/csi-dmthin/pkg/filesystem"
+	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
 // NodeGetVolumeStats tells how full a volume is: its file system, or how much of a block
@@ -20,7 +21,7 @@ func (d *Driver) NodeGetVolumeStats(ctx context.Context, r *csi.NodeGetVolumeSta
 	if err := checkID("volume_path", r.GetVolumePath()); err != nil {
 		return nil, err
 	}
-	v, err := d.find(aVolume, r.GetVolumeId())
+	v, err := d.find(plugin.Volume, r.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
 	"github.com/csi-dmthin/csi-dmthin/pkg/graphdriver"
+	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
 // What is written down with a device, as labels.
@@ -34,8 +35,8 @@ type volume struct {
 }
 
 // find returns what an id names.
-func (d *Driver) find(k kind, text string) (volume, error) {
-	i, err := parseID(k, text)
+func (d *Driver) find(k plugin.Kind, text string) (volume, error) {
+	i, err := plugin.ParseID(k, text)
 	if err != nil {
 		return volume{}, err
 	}
@@ -43,11 +44,11 @@ func (d *Driver) find(k kind, text string) (volume, error) {
 	if err != nil {
 		return volume{}, err
 	}
-	device, err := layers.Device(i.device)
+	device, err := layers.Device(i.Device)
 	return volume{device, p, layers}, err
 }
 
-func (v *volume) id() string { return id{v.pool.Key(), v.Name}.String() }
+func (v *volume) id() string { return plugin.ID{Pool: v.pool.Key(), Device: v.Name}.String() }
 
 func (v volume) isBlock() bool { return v.Labels[labelAccess] == accessBlock }
 
@@ -64,18 +65,18 @@ func (v *volume) sourceID() string {
 	if source == "" {
 		return ""
 	}
-	return id{v.pool.Key(), source}.String()
+	return plugin.ID{Pool: v.pool.Key(), Device: source}.String()
 }
 
 func (d *Driver) presentVolume(v *volume) *csi.Volume {
 	present := &csi.Volume{VolumeId: v.id(), CapacityBytes: v.Size, AccessibleTopology: d.places}
 	source := v.Labels[labelSource]
-	switch kindOf(source) {
-	case aVolume:
+	switch plugin.KindOf(source) {
+	case plugin.Volume:
 		present.ContentSource = &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Volume{
 			Volume: &csi.VolumeContentSource_VolumeSource{VolumeId: v.sourceID()},
 		}}
-	case aSnapshot:
+	case plugin.Snapshot:
 		present.ContentSource = &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Snapshot{
 			Snapshot: &csi.VolumeContentSource_SnapshotSource{SnapshotId: v.sourceID()},
 		}}

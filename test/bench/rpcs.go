@@ -16,6 +16,7 @@ import (
 
 	driver "github.com/csi-dmthin/csi-dmthin/pkg/csi"
 	"github.com/csi-dmthin/csi-dmthin/pkg/graphdriver"
+	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
 // manyCalls is how many RPCs are on their way at once, as from a busy orchestrator.
@@ -49,7 +50,7 @@ func (r *rpcRig) serve() error {
 	}
 	d := driver.New(driver.Options{
 		Version: "bench", Node: "bench", KubeletDir: r.dir, Host: driver.ThisHost{},
-		Pools: []*driver.Pool{{Name: driver.DefaultPool, Open: func() (*graphdriver.Driver, error) { return layers, nil }}},
+		Pools: []*driver.Pool{{Name: plugin.DefaultPool, Open: func() (*graphdriver.Driver, error) { return layers, nil }}},
 	})
 	r.driver = d
 	d.Open(context.Background())

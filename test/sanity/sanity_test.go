@@ -17,6 +17,7 @@ import (
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
 	"github.com/csi-dmthin/csi-dmthin/pkg/devmapper/dmtest"
 	"github.com/csi-dmthin/csi-dmthin/pkg/graphdriver"
+	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
 // The suite runs once in a process, so each run is a process of its own, which this
@@ -98,7 +99,7 @@ func kernelDriver(dir string) *csi.Driver {
 	root := filepath.Join(dir, "pool")
 	return csi.New(csi.Options{
 		Version: "test", Node: "node", KubeletDir: dir, Host: csi.ThisHost{},
-		Pools: []*csi.Pool{{Name: csi.DefaultPool, Open: func() (*graphdriver.Driver, error) {
+		Pools: []*csi.Pool{{Name: plugin.DefaultPool, Open: func() (*graphdriver.Driver, error) {
 			host, err := deviceset.ThisMachine()
 			if err != nil {
 				return nil, err

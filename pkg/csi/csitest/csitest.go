@@ -16,6 +16,7 @@ import (
 	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
 	"github.com/csi-dmthin/csi-dmthin/pkg/filesystem"
 	"github.com/csi-dmthin/csi-dmthin/pkg/graphdriver"
+	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
 // A Host is what a simulated machine has beside a Machine.
@@ -80,7 +81,7 @@ func NewWorld(kubeletDir string) *World { return NewWorldOf(kubeletDir, DataSize
 // NewWorldOf makes a world whose default pool has so much data.
 func NewWorldOf(kubeletDir string, data int64) *World {
 	w := &World{World: simulated.NewWorld(1 << 40), KubeletDir: kubeletDir}
-	w.AddPool(csi.DefaultPool, data)
+	w.AddPool(plugin.DefaultPool, data)
 	return w
 }
 

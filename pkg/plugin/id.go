@@ -1,18 +1,20 @@
-package csi
+package plugin
 
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 )
 
-// A kind is what a device is to CSI; it begins the device's name.
-type kind string
+// A Kind is what a device is to CSI; it begins the device's name.
+type Kind string
 
+// Kinds of devices that the orchestrator knows.
 const (
-	aVolume   kind = "v"
-	aSnapshot kind = "s"
+	Volume   Kind = "v"
+	Snapshot Kind = "s"
 )
 
 // Grammars:
@@ -42,9 +44,9 @@ func isPlain(text string) bool {
 	return true
 }
 
-// deviceName returns the name of the device for what the orchestrator calls name. Most
+// DeviceName returns the name of the device for what the orchestrator calls name. Most
 // names can be recognized in it; others are hashed.
-func (k kind) deviceName(name string) string {
+func (k Kind) DeviceName(name string) string {
 	if isPlain(name) {
 		return string(k) + "-" + name
 	}
@@ -52,39 +54,42 @@ func (k kind) deviceName(name string) string {
 	return string(k) + "x-" + hex.EncodeToString(sum[:16])
 }
 
-// keyOf returns the key of a pool. It names the pool to the orchestrator, and is no way
+// KeyOf returns the key of a pool. It names the pool to the orchestrator, and is no way
 // back to the UUID by which the kernel knows its devices.
-func keyOf(poolUUID string) string {
+func KeyOf(poolUUID string) string {
 	sum := sha256.Sum256([]byte("csi-dmthin pool " + poolUUID))
 	return hex.EncodeToString(sum[:16])
 }
 
-// An id names a volume or a snapshot.
-type id struct {
-	pool   string // key
-	device string
+// ErrNoSuchID is of what the grammar of ids excludes: nothing can have that id.
+var ErrNoSuchID = errors.New("no such id")
+
+// An ID names a volume or a snapshot.
+type ID struct {
+	Pool   string // its key
+	Device string
 }
 
-func (i id) String() string { return i.pool + "." + i.device }
+func (i ID) String() string { return i.Pool + "." + i.Device }
 
-// parseID returns the id that a request names, if it is one of that kind.
-func parseID(k kind, text string) (id, error) {
+// ParseID returns the id that a request names, if it is one of that Kind.
+func ParseID(k Kind, text string) (ID, error) {
 	key, device, _ := strings.Cut(text, ".")
-	if !isHex(key) || kindOf(device) != k {
-		return id{}, fmt.Errorf("%w: %.140q is no id of ours", errNoSuchID, text)
+	if !isHex(key) || KindOf(device) != k {
+		return ID{}, fmt.Errorf("%w: %.140q is no id of ours", ErrNoSuchID, text)
 	}
-	return id{pool: key, device: device}, nil
+	return ID{Pool: key, Device: device}, nil
 }
 
-// kindOf returns what a device is to CSI; nothing, if it was made for somebody else.
-func kindOf(device string) kind {
-	if len(device) < 2 || device[0] != aVolume[0] && device[0] != aSnapshot[0] {
+// KindOf returns what a device is to CSI; nothing, if it was made for somebody else.
+func KindOf(device string) Kind {
+	if len(device) < 2 || device[0] != Volume[0] && device[0] != Snapshot[0] {
 		return ""
 	}
 	plain, isOne := strings.CutPrefix(device[1:], "-")
 	hashed, isOther := strings.CutPrefix(device[1:], "x-")
 	if isOne && isPlain(plain) || isOther && isHex(hashed) {
-		return kind(device[:1])
+		return Kind(device[:1])
 	}
 	return ""
 }

@@ -1,4 +1,4 @@
-package csi
+package plugin
 
 import (
 	"strings"
@@ -18,10 +18,10 @@ func FuzzParseID(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		for _, k := range []kind{aVolume, aSnapshot} {
-			i, err := parseID(k, text)
+		for _, k := range []Kind{Volume, Snapshot} {
+			i, err := ParseID(k, text)
 			if err != nil {
-				if i != (id{}) {
+				if i != (ID{}) {
 					t.Errorf("%q is refused and is %v", text, i)
 				}
 				continue
@@ -29,28 +29,28 @@ func FuzzParseID(f *testing.F) {
 			switch {
 			case i.String() != text:
 				t.Errorf("%q prints as %q", text, i)
-			case kindOf(i.device) != k:
-				t.Errorf("%q is a %q, not a %q", text, kindOf(i.device), k)
-			case len(text) > 128 || len(i.pool) != 32 || strings.ContainsAny(text, "/\x00 "):
+			case KindOf(i.Device) != k:
+				t.Errorf("%q is a %q, not a %q", text, KindOf(i.Device), k)
+			case len(text) > 128 || len(i.Pool) != 32 || strings.ContainsAny(text, "/\x00 "):
 				t.Errorf("%q is odd", text)
-			case deviceset.CheckName(i.device) != nil:
-				t.Errorf("%q is the name of no device", i.device)
+			case deviceset.CheckName(i.Device) != nil:
+				t.Errorf("%q is the name of no device", i.Device)
 			}
 		}
 		// Whatever something is called, its id can be parsed, and is that of nothing else.
 		if !utf8.ValidString(text) {
 			return
 		}
-		for _, k := range []kind{aVolume, aSnapshot} {
-			i := id{someKey, k.deviceName(text)}
-			if back, err := parseID(k, i.String()); err != nil || back != i {
+		for _, k := range []Kind{Volume, Snapshot} {
+			i := ID{someKey, k.DeviceName(text)}
+			if back, err := ParseID(k, i.String()); err != nil || back != i {
 				t.Errorf("%q: %s: %v, %v", text, i, back, err)
 			}
-			if other := k.deviceName(text + "x"); other == i.device {
+			if other := k.DeviceName(text + "x"); other == i.Device {
 				t.Errorf("%q and one more letter are both %s", text, other)
 			}
-			if isPlain(text) != strings.HasSuffix(i.device, "-"+text) {
-				t.Errorf("%q is %s", text, i.device)
+			if isPlain(text) != strings.HasSuffix(i.Device, "-"+text) {
+				t.Errorf("%q is %s", text, i.Device)
 			}
 		}
 	})
