@@ -49,7 +49,7 @@ func (uml) Run(ctx context.Context, c *Config, job *Job, disks Disks) (int, erro
 		args = append(args, fmt.Sprintf("ubd%dd=%s", i, link)) // d: its first bytes mean nothing
 	}
 	if c.Tap != "" {
-		args = append(args, "vec0:transport=tap,depth=64,ifname="+c.Tap)
+		args = append(args, "vec0:transport=tap,depth=64,gro=1,ifname="+c.Tap)
 	}
 	cmd := exec.Command(linux, append(slices.Concat(umlArgs, args), "mem="+c.Memory)...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + memoryFolder(c, g)}

@@ -77,9 +77,13 @@ func controllerManagerArgs() []string {
 		"--cluster-signing-cert-file=" + secrets("ca.crt"),
 		"--cluster-signing-key-file=" + secrets("ca.key"),
 		"--leader-elect=false",
+		// At the usual 20 a second it takes 5 s until each controller has its account.
+		"--kube-api-qps=500",
+		"--kube-api-burst=500",
+		"--secure-port=0", // nobody asks it anything
 	}
 }
 
 func schedulerArgs() []string {
-	return []string{"--kubeconfig=" + kubeconfig("scheduler"), "--leader-elect=false"}
+	return []string{"--kubeconfig=" + kubeconfig("scheduler"), "--leader-elect=false", "--secure-port=0"}
 }

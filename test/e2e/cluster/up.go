@@ -95,11 +95,15 @@ func (p *Plan) bringUp(ctx context.Context, s *steps) error {
 		return err
 	}
 	s.done("control plane ready")
+	if err := p.awaitNodes(ctx, s); err != nil {
+		return err
+	}
+	// With one node first, all pods would be there.
 	if err := applyManifests(ctx, p); err != nil {
 		return err
 	}
 	s.done("manifests applied")
-	return p.awaitAll(ctx, s)
+	return p.awaitSystemPods(ctx, s)
 }
 
 // provide builds what the cache lacks.
@@ -168,21 +172,30 @@ func (p *Plan) bootNodes(ctx context.Context) error {
 	return nil
 }
 
-// awaitAll waits for all nodes, and for what runs on them.
-func (p *Plan) awaitAll(ctx context.Context, s *steps) error {
+func (p *Plan) awaitNodes(ctx context.Context, s *steps) error {
+	waits := map[string]func() error{}
+	for _, n := range p.nodes() {
+		waits[n.name()] = func() error { return awaitNode(ctx, n) }
+	}
+	return awaitAll(s, waits)
+}
+
+func (p *Plan) awaitSystemPods(ctx context.Context, s *steps) error {
 	api, err := newAPI()
 	if err != nil {
 		return err
 	}
 	waits := map[string]func() error{}
-	for _, n := range p.nodes() {
-		waits[n.name()] = func() error { return awaitNode(ctx, n) }
-	}
 	for _, deployment := range systemPods {
 		waits[deployment] = func() error {
 			return poll(ctx, nodeTime, deployment, func() error { return api.available(ctx, deployment) })
 		}
 	}
+	return awaitAll(s, waits)
+}
+
+// awaitAll waits for several things at once.
+func awaitAll(s *steps, waits map[string]func() error) error {
 	var (
 		group sync.WaitGroup
 		lock  sync.Mutex
