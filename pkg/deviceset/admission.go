@@ -67,12 +67,12 @@ func (s *DeviceSet) room(data dm.Usage) dm.Usage {
 // fileRoom returns how many bytes more a pool on files can hold: what it was given before
 // and has no use for now, and what its file system has free.
 func (s *DeviceSet) fileRoom(data dm.Usage) (int64, error) {
-	free, err := s.machine.FreeSpace(s.loopData())
+	space, err := s.machine.Space(s.loopData())
 	if err != nil {
 		return 0, err
 	}
 	allocated, err := s.machine.Allocated(s.loopData())
-	return free + max(allocated-int64(data.Used)*s.pool.blockSize.Bytes(), 0), err
+	return space.Free + max(allocated-int64(data.Used)*s.pool.blockSize.Bytes(), 0), err
 }
 
 // admitSpace keeps a part of the pool's data and metadata free for what is there.

@@ -175,7 +175,7 @@ func (s *DeviceSet) measureMetadata(r *poolRecord) error {
 
 func (s *DeviceSet) openMetadata(kind poolKind) (Disk, error) {
 	if kind == poolLoop {
-		return s.machine.OpenFile(s.loopMetadata(), 0, true)
+		return s.machine.OpenFile(s.loopMetadata(), 0, Zeros)
 	}
 	return s.machine.OpenDisk(s.config.MetadataDevice)
 }

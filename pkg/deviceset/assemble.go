@@ -30,7 +30,7 @@ func (c *Config) kind() poolKind {
 func (s *DeviceSet) openData() (Block, error) {
 	switch s.config.kind() {
 	case poolLoop:
-		return s.machine.OpenFile(s.loopData(), 0, false)
+		return s.machine.OpenFile(s.loopData(), 0, Holes)
 	case poolDevices:
 		return s.machine.OpenDisk(s.config.DataDevice)
 	}
@@ -46,10 +46,10 @@ func (s *DeviceSet) openDisks(r poolRecord) (err error) {
 	p := s.pool
 	switch r.Kind {
 	case poolLoop:
-		if p.data, err = s.openPoolFile(r, s.loopData(), s.config.LoopDataSize, false); err != nil {
+		if p.data, err = s.openDataFile(r); err != nil {
 			return err
 		}
-		p.metadata, err = s.openPoolFile(r, s.loopMetadata(), s.loopMetadataSize(), true)
+		p.metadata, err = s.openPoolFile(r, s.loopMetadata(), s.loopMetadataSize(), Zeros)
 	case poolDevices:
 		if p.data, err = s.machine.OpenDisk(s.config.DataDevice); err != nil {
 			return err
@@ -61,17 +61,17 @@ func (s *DeviceSet) openDisks(r poolRecord) (err error) {
 
 // openPoolFile opens or makes a file that a pool lies on. Of a pool that was made it must
 // be there: an empty one in its place would hide that it is missing.
-func (s *DeviceSet) openPoolFile(r poolRecord, path string, size int64, full bool) (Disk, error) {
+func (s *DeviceSet) openPoolFile(r poolRecord, path string, size int64, with Filling) (Disk, error) {
 	if !r.Made {
-		return s.machine.OpenFile(path, size, full)
+		return s.machine.OpenFile(path, size, with)
 	}
-	d, err := s.machine.OpenFile(path, 0, full)
+	d, err := s.machine.OpenFile(path, 0, with)
 	if err != nil {
 		return nil, fmt.Errorf("file of pool %s: %w", r.UUID, err)
 	}
 	have, err := d.Size()
 	if err == nil && have < size {
-		err = d.Grow(size, full)
+		err = d.Grow(size, with)
 	}
 	if err != nil {
 		return nil, errors.Join(err, d.Close())
@@ -186,7 +186,7 @@ func (p *pool) activateLinear(given dm.Sectors) error {
 }
 
 // checkLive takes a pool that is active already, such as after a restart, if it is
-// ours.
+// ours. Its features become those of the options.
 func (s *DeviceSet) checkLive(live dm.Table) error {
 	p := s.pool
 	info, err := p.Info()
@@ -204,6 +204,11 @@ func (s *DeviceSet) checkLive(live dm.Table) error {
 			ErrForeign, p, info.UUID, live, want.Metadata, want.Data)
 	}
 	p.features.Metadata, p.features.Data, p.dev = t.Metadata, t.Data, info.Dev
+	if want := p.table(live.Length().Bytes()); want.String() != live.String() {
+		if err := p.Swap(want, quickly); err != nil {
+			s.warnings = append(s.warnings, fmt.Sprintf("the pool runs on with table %q: %v", live, err))
+		}
+	}
 	return nil
 }
 

@@ -154,7 +154,7 @@ func (s *DeviceSet) discards() bool {
 	if s.config.Discard != nil {
 		return *s.config.Discard
 	}
-	return s.config.kind() == poolLoop
+	return s.config.kind() == poolLoop && !s.config.Preallocate
 }
 
 // discardRanges fails only if the device cannot be taken down again, or the set is being

@@ -42,6 +42,7 @@ type DeviceSet struct {
 	readOnly error // why nothing may be changed
 	shut     bool
 	found    findings
+	sparse   error // why the data file has less than it was to be given
 	time     timeCount
 	ids      dm.DeviceID // the last one given out
 

@@ -30,6 +30,10 @@ var (
 	// and so does growing the pool.
 	ErrPoolFull = errors.New("the pool has no room")
 
+	// ErrNoSpace says that the file system below a pool would keep too little free, or
+	// allocates nothing ahead: nothing was changed.
+	ErrNoSpace = errors.New("its file system has no room to allocate ahead")
+
 	// ErrUnavailable says that it cannot be done now, or not be known whether it
 	// was: ask again. What was begun keeps its name and id until it is settled.
 	ErrUnavailable = errors.New("not available now")

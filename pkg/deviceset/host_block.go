@@ -121,7 +121,7 @@ func (d *hostDisk) Claim() (release func() error, err error) {
 const claimWait = 10 * time.Millisecond
 
 // Grow makes the file behind a loop device larger. A disk is as large as it is.
-func (d *hostDisk) Grow(size int64, full bool) error {
+func (d *hostDisk) Grow(size int64, with Filling) error {
 	if d.loop == nil {
 		have, err := d.Size()
 		if err == nil && have < size {
@@ -129,7 +129,7 @@ func (d *hostDisk) Grow(size int64, full bool) error {
 		}
 		return err
 	}
-	if err := growFile(d.file, size, full); err != nil {
+	if err := growFile(d.file, size, with); err != nil {
 		return err
 	}
 	return d.loop.UpdateCapacity()

@@ -68,7 +68,7 @@ func (*Host) MakeSlots(root string, size int64) error {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		if err := growFile(path, size, true); err != nil {
+		if err := growFile(path, size, Zeros); err != nil {
 			return err
 		}
 	}
@@ -96,27 +96,65 @@ func (*Host) OpenSlots(root string) (slots [2]Block, err error) {
 	return slots, nil
 }
 
-// growFile makes a file of size bytes or more. With full set it is written rather
-// than only made longer; killed in the midst, it is shorter, and grows on the next
-// time.
-func growFile(path string, size int64, full bool) error {
+// growFile makes a file of size bytes or more. Killed while it writes zeros, it leaves
+// the file shorter, and writes on the next time.
+func growFile(path string, size int64, with Filling) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return err
 	}
 	have, err := f.Seek(0, io.SeekEnd)
 	switch {
-	case err != nil || have >= size:
-	case full:
+	case err != nil:
+	case with == Blocks:
+		err = allocate(f, have, max(have, size))
+	case have >= size:
+	case with == Zeros:
 		err = writeZeros(f, have, size)
 	default:
 		err = f.Truncate(size)
 	}
-	if err == nil && have < size {
+	if err == nil && (have < size || with == Blocks) {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
 }
+
+// allocate gives a file of have bytes the blocks of size bytes, and then that length. If
+// there are not so many, it gives those back that lie behind its end.
+func allocate(f *os.File, have, size int64) error {
+	if err := allocateRange(f, 0, have); err != nil {
+		var st unix.Stat_t
+		if unix.Fstat(int(f.Fd()), &st) != nil || st.Blocks*512 < have {
+			return err // else it has them, and a full xfs says so of anything
+		}
+	}
+	if size == have {
+		return nil
+	}
+	if err := allocateRange(f, have, size); err != nil {
+		return errors.Join(err, f.Truncate(have))
+	}
+	return f.Truncate(size)
+}
+
+func allocateRange(f *os.File, at, end int64) error {
+	for at < end {
+		n := min(allocationStep, end-at)
+		err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, at, n)
+		switch {
+		case errors.Is(err, unix.EINTR): // tmpfs stops at any signal
+		case err != nil:
+			return &fs.PathError{Op: "fallocate", Path: f.Name(), Err: err}
+		default:
+			at += n
+		}
+	}
+	return nil
+}
+
+// allocationStep is how much is allocated while the file's other users wait.
+const allocationStep = 256 * mib
 
 func writeZeros(f *os.File, from, to int64) error {
 	zeros := make([]byte, mib)
@@ -140,8 +178,8 @@ func syncDir(path string) error {
 
 // OpenFile attaches a file as a loop device, or finds it attached: the pool of a
 // process that died holds it.
-func (*Host) OpenFile(path string, size int64, full bool) (Disk, error) {
-	if err := prepareFile(path, size, full); err != nil {
+func (*Host) OpenFile(path string, size int64, with Filling) (Disk, error) {
+	if err := prepareFile(path, size, with); err != nil {
 		return nil, err
 	}
 	attached, err := attach(path)
@@ -159,7 +197,7 @@ func (*Host) OpenFile(path string, size int64, full bool) (Disk, error) {
 	return d, nil
 }
 
-func prepareFile(path string, size int64, full bool) error {
+func prepareFile(path string, size int64, with Filling) error {
 	if size == 0 {
 		_, err := os.Stat(path)
 		return err
@@ -168,7 +206,7 @@ func prepareFile(path string, size int64, full bool) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	if err := growFile(path, size, full); err != nil {
+	if err := growFile(path, size, with); err != nil {
 		return err
 	}
 	return syncDir(dir)
@@ -188,13 +226,18 @@ func attach(path string) (*loop.Device, error) {
 	return found[0], err
 }
 
-// FreeSpace returns what the file system of a path has free for everybody.
-func (*Host) FreeSpace(path string) (int64, error) {
+// Space returns what the file system of a path has, and has free for everybody.
+func (*Host) Space(path string) (Space, error) {
 	var st unix.Statfs_t
-	if err := unix.Statfs(path, &st); err != nil {
-		return 0, &fs.PathError{Op: "statfs", Path: path, Err: err}
+	err := unix.Statfs(path, &st)
+	for errors.Is(err, unix.ENOENT) && path != "/" {
+		path = filepath.Dir(path)
+		err = unix.Statfs(path, &st)
 	}
-	return int64(st.Bavail) * st.Frsize, nil
+	if err != nil {
+		return Space{}, &fs.PathError{Op: "statfs", Path: path, Err: err}
+	}
+	return Space{Free: int64(st.Bavail) * st.Frsize, Total: int64(st.Blocks) * st.Frsize}, nil
 }
 
 // Allocated returns how many bytes a file takes of its file system.

@@ -125,8 +125,8 @@ func (p *process) OpenSlots(root string) ([2]deviceset.Block, error) {
 	return slots, err
 }
 
-func (p *process) OpenFile(path string, size int64, full bool) (deviceset.Disk, error) {
-	d, err := p.Host.OpenFile(path, size, full)
+func (p *process) OpenFile(path string, size int64, with deviceset.Filling) (deviceset.Disk, error) {
+	d, err := p.Host.OpenFile(path, size, with)
 	if err == nil {
 		p.keep(d)
 	}

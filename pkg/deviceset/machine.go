@@ -46,16 +46,29 @@ type Files interface {
 
 	// OpenFile attaches a file under the root as a disk, after growing it to size
 	// bytes; it never shrinks one. A file is made if there is none and size is not
-	// zero, else it is fs.ErrNotExist. With full set, what is added is written, so
-	// that it needs no space later.
-	OpenFile(path string, size int64, full bool) (Disk, error)
+	// zero, else it is fs.ErrNotExist.
+	OpenFile(path string, size int64, with Filling) (Disk, error)
 
-	// FreeSpace returns how many bytes the file system of a path has free.
-	FreeSpace(path string) (int64, error)
+	// Space returns how many bytes the file system of a path has, and how many of them
+	// are free. The path need not be there.
+	Space(path string) (Space, error)
 
 	// Allocated returns how many bytes a file takes of its file system, holes left out.
 	Allocated(path string) (int64, error)
 }
+
+// A Filling is what a file that grows is grown with.
+type Filling int
+
+// What needs no space later is allocated or written.
+const (
+	Holes  Filling = iota
+	Blocks         // of the file system, for all of the file, what it had included
+	Zeros          // which are written, where the file had nothing
+)
+
+// Space is what a file system has, in bytes.
+type Space struct{ Free, Total int64 }
 
 // Disks are what pools lie on.
 type Disks interface {
@@ -96,8 +109,8 @@ type Disk interface {
 	// disk is closed: ErrInUse if somebody else has claimed it.
 	Claim() (release func() error, err error)
 	// Grow makes the disk larger, if it is a file; a device is only asked for its
-	// new size. full is as for OpenFile.
-	Grow(size int64, full bool) error
+	// new size. It grows in one step, or not at all.
+	Grow(size int64, with Filling) error
 }
 
 // Metadata is a pool's metadata as of its last commit: a *thinmeta.Metadata.

@@ -237,8 +237,11 @@ func (s *DeviceSet) newPool(r poolRecord) {
 	errorIfNoSpace := s.config.ErrorIfNoSpace == nil || *s.config.ErrorIfNoSpace
 	p := &pool{
 		prefix: s.config.Prefix, uuid: r.UUID, existing: r.Kind == poolExisting, blockSize: r.BlockSize,
-		decided:  s.decided,
-		features: dm.ThinPool{SkipBlockZeroing: s.config.SkipBlockZeroing, ErrorIfNoSpace: errorIfNoSpace},
+		decided: s.decided,
+		features: dm.ThinPool{
+			SkipBlockZeroing: s.config.SkipBlockZeroing, ErrorIfNoSpace: errorIfNoSpace,
+			NoDiscardPassdown: s.config.Preallocate, // it would punch holes
+		},
 	}
 	p.kernel = &observed{s.machine, p}
 	name := p.dmName(poolSuffix)

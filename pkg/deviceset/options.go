@@ -17,6 +17,7 @@ type Config struct {
 
 	LoopDataSize     int64 // bytes
 	LoopMetadataSize int64 // bytes; 0 is by rule
+	Preallocate      bool  // the data file has all its blocks from the begin
 
 	FS           string // "ext4" or "xfs"
 	MkfsArgs     []string
@@ -117,14 +118,14 @@ var exclusions = []struct {
 	{
 		"dm.thinpooldev",
 		[]string{
-			"dm.datadev", "dm.metadatadev", "dm.force", "dm.loopdatasize", "dm.loopmetadatasize",
+			"dm.datadev", "dm.metadatadev", "dm.force", "dm.loopdatasize", "dm.loopmetadatasize", "dm.preallocate",
 			"dm.blocksize", "dm.skip_block_zeroing", "dm.error_if_no_space",
 		},
 		"a pool that is there already stays as it was made",
 	},
 	{
 		"dm.datadev",
-		[]string{"dm.loopdatasize", "dm.loopmetadatasize"},
+		[]string{"dm.loopdatasize", "dm.loopmetadatasize", "dm.preallocate"},
 		"a pool is made on disks or on files",
 	},
 }
@@ -142,6 +143,9 @@ func (c Config) checkConflicts(given map[string]bool) error {
 		return fmt.Errorf("options dm.datadev and dm.metadatadev: want both or neither: %w", ErrInvalid)
 	case c.DataDevice != "" && c.DataDevice == c.MetadataDevice:
 		return fmt.Errorf("options dm.datadev and dm.metadatadev: both are %s: %w", c.DataDevice, ErrInvalid)
+	case c.Preallocate && c.Discard != nil && *c.Discard:
+		return fmt.Errorf("options dm.preallocate and dm.blkdiscard: a discard would give back what was allocated: "+
+			"turn one of them off: %w", ErrInvalid)
 	case c.DeferredDeletion && !c.DeferredRemoval:
 		return fmt.Errorf("options dm.use_deferred_deletion and dm.use_deferred_removal: "+
 			"deletion waits for removal: turn both off, or neither: %w", ErrInvalid)

@@ -46,6 +46,7 @@ func checkConfig(t *testing.T, c Config) {
 		"fs":           c.FS == "ext4" || c.FS == "xfs",
 		"disks":        (c.DataDevice == "") == (c.MetadataDevice == ""),
 		"kind of pool": c.DataDevice == "" || c.ThinPool == "",
+		"ahead":        !c.Preallocate || c.DataDevice == "" && c.ThinPool == "" && (c.Discard == nil || !*c.Discard),
 		"block size":   c.BlockSize%128 == 0 && c.BlockSize <= 1<<21,
 		"percents":     c.MinFreeSpace >= 0 && c.MinFreeSpace < 100 && c.MinFreeMetadata >= 0 && c.MinFreeMetadata < 100,
 		"ratio":        c.OverProvision >= 0,

@@ -45,14 +45,21 @@ var optionTable = []option{
 	},
 	{
 		name: "dm.loopdatasize", value: "a size above 0, such as 100G", def: "100G",
-		does: "How large the data file is, without disks. It is sparse. An older and smaller file grows; " +
-			"none shrinks.",
+		does: "How large the data file is, without disks. It is sparse, unless `dm.preallocate` is given. " +
+			"An older and smaller file grows; none shrinks.",
 		parse: sizeOption(func(c *Config) *int64 { return &c.LoopDataSize }),
 	},
 	{
 		name: "dm.loopmetadatasize", value: "a size from 2M to 16G, or 0", rule: "1 % of the data, at least 64M",
 		does:  "How large the metadata file is. It is written in full. 0 is by rule.",
 		parse: parseLoopMetadataSize,
+	},
+	{
+		name: "dm.preallocate", value: "true or false", def: "false",
+		does: "Gives the data file all its blocks when it is made or grows, so that the pool cannot run out of " +
+			"what its file system seems to have. It is refused if less than 15 % of the file system " +
+			"would stay free. A sparse file of before gets what it lacks, or stays as it is if there is no room.",
+		parse: boolOption(func(c *Config) *bool { return &c.Preallocate }),
 	},
 	{
 		name: "dm.blocksize", value: "a size from 64k to 1G, a multiple of 64k",
@@ -74,10 +81,11 @@ var optionTable = []option{
 		parse: optionalBool(func(c *Config) **bool { return &c.ErrorIfNoSpace }),
 	},
 	{
-		name: "dm.blkdiscard", value: "true or false", rule: "`true` on files, else `false`",
+		name: "dm.blkdiscard", value: "true or false", rule: "`true` on sparse files, else `false`",
 		does: "Passes what is deleted on to the disk or file below, as discards. " +
 			"It gives space back to a sparse file; on disks it takes time. " +
-			"What a file system on a volume discards is always passed on.",
+			"What a file system on a volume discards is always passed on, but with `dm.preallocate`, " +
+			"which allows for none of it.",
 		parse: optionalBool(func(c *Config) **bool { return &c.Discard }),
 	},
 	{

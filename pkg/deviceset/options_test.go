@@ -59,6 +59,11 @@ var optionTests = map[string]struct {
 		invalid: []string{"", "-1", "2047k", "16385M", "much"},
 		twice:   [2]string{"2G", "0"}, after: int64(0),
 	},
+	"dm.preallocate": {
+		field: func(c Config) any { return c.Preallocate }, def: false,
+		valid: map[string]any{"true": true, "0": false}, invalid: []string{"", "yes"},
+		twice: [2]string{"true", "false"}, after: false,
+	},
 	"dm.blocksize": {
 		field: func(c Config) any { return c.BlockSize }, def: dm.Sectors(0),
 		valid:   map[string]any{"64k": dm.Sectors(128), "192K": dm.Sectors(384), "1G": dm.MaxBlockSize},
@@ -295,12 +300,15 @@ func TestOptionConflicts(t *testing.T) {
 		{pool, metadata},
 		{pool, "dm.loopdatasize=100G"},
 		{pool, "dm.loopmetadatasize=0"},
+		{pool, "dm.preallocate=false"},
 		{pool, "dm.blocksize=64k"},
 		{pool, "dm.skip_block_zeroing=false"},
 		{pool, "dm.error_if_no_space=true"},
 		{pool, "dm.force=false"},
 		{data, metadata, "dm.loopdatasize=1G"},
 		{data, metadata, "dm.loopmetadatasize=1G"},
+		{data, metadata, "dm.preallocate=true"},
+		{"dm.preallocate=true", "dm.blkdiscard=true"},
 		{"dm.use_deferred_removal=false"},
 		{"dm.use_deferred_removal=false", "dm.use_deferred_deletion=true"},
 	} {
@@ -314,6 +322,8 @@ func TestOptionConflicts(t *testing.T) {
 		{pool, "dm.basesize=1G", "dm.fs=xfs", "dm.blkdiscard=true", "dm.min_free_space=0%"},
 		{data, metadata, "dm.blocksize=64k", "dm.force=true", "dm.skip_block_zeroing=true", "dm.error_if_no_space=false"},
 		{"dm.loopdatasize=1G", "dm.loopmetadatasize=16M", "dm.blocksize=64k"},
+		{"dm.preallocate=true", "dm.blkdiscard=false"},
+		{"dm.preallocate=false", "dm.blkdiscard=true"},
 		{"dm.use_deferred_removal=false", "dm.use_deferred_deletion=false"},
 	} {
 		if _, warnings, err := ParseOptions(options); err != nil || warnings != nil {

@@ -46,7 +46,7 @@ func (s *DeviceSet) resizePool(size int64) error {
 		return fmt.Errorf("%w: %d bytes, the pool has %d", ErrTooSmall, size, int64(before)*p.blockSize.Bytes())
 	}
 	if size > have {
-		if err := p.data.Grow(size, false); err != nil {
+		if err := s.growData(size); err != nil {
 			return fmt.Errorf("data device %s has %d bytes: %w", p.data.Path(), have, err)
 		}
 	}
@@ -104,7 +104,7 @@ func (s *DeviceSet) growMetadata(want int64) error {
 		return err
 	}
 	if s.config.kind() == poolLoop && have < want {
-		if err := p.metadata.Grow(want, true); err != nil {
+		if err := p.metadata.Grow(want, Zeros); err != nil {
 			return fmt.Errorf("metadata file %s: %w", p.metadata.Path(), err)
 		}
 		have = want

@@ -108,6 +108,9 @@ func (s *DeviceSet) describeFindings(st *Status) {
 	if err := errors.Join(s.readOnly, s.down); err != nil {
 		st.ReadOnly = err.Error()
 	}
+	if s.sparse != nil {
+		st.Warnings = append(st.Warnings, "the data file is served as it is, with holes: "+s.sparse.Error())
+	}
 	if s.found.err != nil {
 		st.Warnings = append(st.Warnings, s.found.err.Error())
 	}

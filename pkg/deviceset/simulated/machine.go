@@ -334,44 +334,57 @@ func (d *disk) Claim() (release func() error, err error) {
 }
 
 // Grow makes the disk larger, at the cost of free space.
-func (d *disk) Grow(size int64, full bool) error {
+func (d *disk) Grow(size int64, with deviceset.Filling) error {
 	return d.machine.step("grow "+d.path, func() error {
 		have := d.machine.Disk(d.dev).Size().Bytes()
 		if !d.isFile() && have < size {
 			return fmt.Errorf("%w: %s has %d bytes, want %d", deviceset.ErrInvalid, d.path, have, size)
 		}
-		if err := d.machine.world.take(have, size, full); err != nil {
+		if err := d.machine.world.take(d.path, have, size, with); err != nil {
 			return err
 		}
-		d.machine.Disk(d.dev).Grow(dm.SectorsIn(size))
+		if size > have {
+			d.machine.Disk(d.dev).Grow(dm.SectorsIn(size))
+		}
 		return nil
 	})
 }
 
 func (d *disk) isFile() bool { return d.what == "file" }
 
-// take takes room for a file that is written in full.
-func (w *World) take(have, size int64, full bool) error {
+// take takes room for a file of have bytes that is to have size.
+func (w *World) take(path string, have, size int64, with deviceset.Filling) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if full && size-have > w.free {
+	var more int64
+	switch with {
+	case deviceset.Blocks:
+		if w.noBlocks {
+			return unix.EOPNOTSUPP
+		}
+		more = max(have, size) - w.given[path]
+	case deviceset.Zeros:
+		more = size - have
+	}
+	if more > w.free {
 		return unix.ENOSPC
 	}
-	if full {
-		w.free -= max(size-have, 0)
+	if more > 0 {
+		w.free -= more
+		w.given[path] += more
 	}
 	return nil
 }
 
 // OpenFile attaches a file.
-func (m *Machine) OpenFile(path string, size int64, full bool) (deviceset.Disk, error) {
+func (m *Machine) OpenFile(path string, size int64, with deviceset.Filling) (deviceset.Disk, error) {
 	existing := m.world.DiskAt(path)
 	if existing == nil && size == 0 {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
 	}
 	if existing == nil {
 		err := m.step("make "+path, func() error {
-			if err := m.world.take(0, size, full); err != nil {
+			if err := m.world.take(path, 0, size, with); err != nil {
 				return err
 			}
 			m.world.NewDisk(path, size)
@@ -385,8 +398,10 @@ func (m *Machine) OpenFile(path string, size int64, full bool) (deviceset.Disk, 
 	if err != nil {
 		return nil, err
 	}
-	if size > existingSize(existing) {
-		return d, d.Grow(size, full)
+	if size > existingSize(existing) || existing != nil && with == deviceset.Blocks {
+		if err := d.Grow(size, with); err != nil {
+			return nil, errors.Join(err, d.Close())
+		}
 	}
 	return d, nil
 }
@@ -471,18 +486,21 @@ type metadata struct {
 
 func (m metadata) Close() error { return m.machine.release(m.Metadata) }
 
-// Allocated returns what the world was told that files take.
-func (m *Machine) Allocated(string) (int64, error) {
+// Allocated returns what a file was given, or what the world was told that files take.
+func (m *Machine) Allocated(path string) (int64, error) {
 	m.world.mu.Lock()
 	defer m.world.mu.Unlock()
-	return m.world.allocated, nil
+	if _, ok := m.world.files[path]; !ok {
+		return 0, &fs.PathError{Op: "stat", Path: path, Err: fs.ErrNotExist}
+	}
+	return max(m.world.allocated, m.world.given[path]), nil
 }
 
-// FreeSpace returns what files may still grow by.
-func (m *Machine) FreeSpace(string) (int64, error) {
+// Space returns what files may still grow by, and what they and the rest have.
+func (m *Machine) Space(string) (deviceset.Space, error) {
 	m.world.mu.Lock()
 	defer m.world.mu.Unlock()
-	return m.world.free, nil
+	return deviceset.Space{Free: m.world.free, Total: m.world.total}, nil
 }
 
 // Dead reports whether the process has come to its end.

@@ -7,6 +7,7 @@
 package simulated
 
 import (
+	"maps"
 	"sync"
 	"time"
 
@@ -26,9 +27,12 @@ type World struct {
 	locks     map[string]*Machine   // who has a root
 	claims    map[dm.DevNo]*Machine // who has locked a disk
 	alive     []*Machine
-	free      int64 // bytes that files may still grow by
-	allocated int64 // bytes that each file takes
-	refuse    error // what writes to the journal's files answer, if not nil
+	free      int64            // bytes that files may still grow by
+	total     int64            // and of the file system they are on
+	given     map[string]int64 // bytes that a file was given, by path
+	noBlocks  bool             // the file system gives no blocks ahead
+	allocated int64            // bytes that each file takes
+	refuse    error            // what writes to the journal's files answer, if not nil
 	id        string
 	now       int64
 	uuids     int
@@ -37,7 +41,7 @@ type World struct {
 // NewWorld returns a machine without disks, and with free bytes of room for files.
 func NewWorld(free int64) *World {
 	return &World{
-		kernel: dmsim.New(), free: free, id: "machine-1",
+		kernel: dmsim.New(), free: free, total: free, given: map[string]int64{}, id: "machine-1",
 		files: map[string]dm.DevNo{}, slots: map[string]int64{},
 		mounts: map[string]*mount{}, locks: map[string]*Machine{}, claims: map[dm.DevNo]*Machine{},
 	}
@@ -104,6 +108,7 @@ func (w *World) Clone() *World {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	c := NewWorld(w.free)
+	c.total, c.noBlocks, c.allocated, c.given = w.total, w.noBlocks, w.allocated, maps.Clone(w.given)
 	c.kernel, c.id, c.now, c.uuids = w.kernel.Clone(), w.id, w.now, w.uuids
 	for path, dev := range w.files {
 		c.files[path] = dev
@@ -141,6 +146,20 @@ func (w *World) SetFree(free int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.free = free
+}
+
+// SetTotal sets the size of the file system that files are on.
+func (w *World) SetTotal(total int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.total = total
+}
+
+// RefuseBlocks has the file system give no blocks ahead.
+func (w *World) RefuseBlocks() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.noBlocks = true
 }
 
 // SetAllocated says how many bytes each file takes of its file system.
