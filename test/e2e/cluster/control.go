@@ -55,6 +55,7 @@ func apiserverArgs() []string {
 		"--tls-private-key-file=" + secrets("apiserver.key"),
 		"--kubelet-client-certificate=" + secrets("kubelet-client.crt"),
 		"--kubelet-client-key=" + secrets("kubelet-client.key"),
+		"--kubelet-certificate-authority=" + secrets("ca.crt"),
 		"--kubelet-preferred-address-types=InternalIP",
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-key-file=" + secrets("accounts.crt"),

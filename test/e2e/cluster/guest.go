@@ -34,7 +34,7 @@ func beNode(ctx context.Context, args []string) error {
 		{"clock speed", writeCPUInfo},
 		{"iptables", linkLegacyTables},
 		{"disks", func() error { return errors.Join(mountNodeDisk(), nameDisks()) }},
-		{"configuration", func() error { return n.writeConfigs() }},
+		{"configuration", n.writeConfigs},
 		{"containerd", func() error { return startContainerd(ctx) }},
 		{"images", func() error { return importImages(ctx, p.Images) }},
 	} {
@@ -183,7 +183,8 @@ func startContainerd(ctx context.Context) error {
 	return waitForContainerd(ctx)
 }
 
-// importImages unpacks archives, unless an earlier boot did.
+// importImages unpacks archives, unless an earlier boot did. containerd does not make sure
+// that their files are on the disk, which may lose power at any time.
 func importImages(ctx context.Context, archives []string) error {
 	for _, archive := range archives {
 		sum, err := sha256Of(archive)
@@ -197,6 +198,7 @@ func importImages(ctx context.Context, archives []string) error {
 		if err := importImage(ctx, archive); err != nil {
 			return err
 		}
+		unix.Sync()
 		if err := errors.Join(os.MkdirAll(filepath.Dir(mark), 0o755), os.WriteFile(mark, nil, 0o644)); err != nil {
 			return err
 		}

@@ -16,7 +16,7 @@ func (n Node) writeConfigs() error {
 	return errors.Join(
 		writeContainerdConfig(),
 		os.WriteFile(filepath.Join(cniConfig, "10-e2e.conflist"), []byte(n.cni()), 0o644),
-		os.WriteFile(kubeletConfig, []byte(renderKubelet()), 0o644),
+		os.WriteFile(kubeletConfig, []byte(n.kubelet()), 0o644),
 	)
 }
 
@@ -49,13 +49,15 @@ func (n Node) cni() string {
 `
 }
 
-// renderKubelet is kubelet's configuration. Nothing is evicted, for what kubelet takes
+// kubelet is its configuration. Nothing is evicted, for what kubelet takes
 // for the node's disk is this machine's, with whatever else it is full of.
-func renderKubelet() string {
+func (n Node) kubelet() string {
 	return `apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 authentication: {anonymous: {enabled: false}, x509: {clientCAFile: ` + secrets("ca.crt") + `}, webhook: {enabled: true}}
 authorization: {mode: Webhook}
+tlsCertFile: ` + secrets(n.name()+".crt") + `
+tlsPrivateKeyFile: ` + secrets(n.name()+".key") + `
 cgroupDriver: cgroupfs
 failSwapOn: false
 containerRuntimeEndpoint: unix://` + containerdSocket + `

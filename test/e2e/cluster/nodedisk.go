@@ -15,11 +15,11 @@ const nodeDisk = "/run/node-disk"
 
 // kept are the folders of a node that last from one boot to the next. They are those
 // that a node with a root file system of its own would keep, and that Kubernetes or the driver
-// writes to.
+// writes to. What CNI notes of pods' addresses is not among them: after a boot there are no pods
+// that had them.
 var kept = []string{
 	"/var/lib/containerd",
 	"/var/lib/kubelet",
-	"/var/lib/cni",
 	"/var/lib/csi-dmthin",
 	"/var/log/pods",
 	"/var/log/containers",

@@ -38,7 +38,7 @@ func makeSecrets(p *Plan) error {
 	if err != nil {
 		return err
 	}
-	if err := a.issueServer(); err != nil {
+	if err := a.issueServers(p); err != nil {
 		return err
 	}
 	if err := writeAccountKeys(); err != nil {
@@ -105,18 +105,21 @@ func (a *authority) sign(template *x509.Certificate, key *ecdsa.PrivateKey) ([]b
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), err
 }
 
-// issueServer issues the API server's certificate, which pods know by the name and
-// address of its Service, and one that it shows to kubelets.
-func (a *authority) issueServer() error {
-	server := a.template("kube-apiserver")
-	server.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-	server.IPAddresses = []net.IP{net.ParseIP(gateway), net.ParseIP(apiService), net.IPv4(127, 0, 0, 1)}
-	server.DNSNames = []string{
+// issueServers issues the API server's certificate, which pods know by the name and
+// address of its Service, the one that it shows to kubelets, and those of the kubelets. They could
+// make their own, but do not make sure that it is on the disk before they lose power.
+func (a *authority) issueServers(p *Plan) error {
+	api := a.serverTemplate("kube-apiserver", gateway, apiService, "127.0.0.1")
+	api.DNSNames = []string{
 		"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local",
 	}
 	client := a.template("kube-apiserver-kubelet-client")
 	client.Subject.Organization = []string{"system:masters"}
-	for name, template := range map[string]*x509.Certificate{"apiserver": server, "kubelet-client": client} {
+	templates := map[string]*x509.Certificate{"apiserver": api, "kubelet-client": client}
+	for _, n := range p.nodes() {
+		templates[n.name()] = a.serverTemplate("system:node:"+n.name(), n.address())
+	}
+	for name, template := range templates {
 		key, err := newKey()
 		if err != nil {
 			return err
@@ -130,6 +133,15 @@ func (a *authority) issueServer() error {
 		}
 	}
 	return nil
+}
+
+func (a *authority) serverTemplate(name string, addresses ...string) *x509.Certificate {
+	server := a.template(name)
+	server.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	for _, address := range addresses {
+		server.IPAddresses = append(server.IPAddresses, net.ParseIP(address))
+	}
+	return server
 }
 
 // issueUser writes a kubeconfig.

@@ -14,7 +14,7 @@ import (
 )
 
 // diskForm changes when a node's disk of the same images does.
-const diskForm = "1"
+const diskForm = "2"
 
 // nodeDiskSize is sparse.
 const nodeDiskSize = 16 << 30
