@@ -34,11 +34,17 @@ func suitsAny(all []*csi.VolumeCapability) bool {
 func (p *Pool) room() int64 {
 	room, _ := ask(p, func(layers *graphdriver.Driver) int64 {
 		room, _ := layers.Room() // none in a pool that takes no changes
-		return room
+		size, _ := layers.DataSize()
+		return inSteps(room, size)
 	})
-	const step = 64 << 20
-	if room >= 16*step {
-		room = room / step * step
-	}
 	return room
+}
+
+// leastStep is the least step of a capacity, and divides the others.
+const leastStep = 64 << 20
+
+// inSteps rounds the room of a pool down, to a hundredth of the pool or less.
+func inSteps(room, pool int64) int64 {
+	step := max(pool/100/leastStep, 1) * leastStep
+	return room / step * step
 }

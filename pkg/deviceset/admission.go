@@ -139,6 +139,21 @@ func (s *DeviceSet) DataForOne(size int64) int64 {
 	return roundUp(int64(math.Ceil(float64(size)/s.config.OverProvision)), s.pool.blockSize.Bytes())
 }
 
+// DataSize returns how many bytes of data the pool has, used or not.
+func (s *DeviceSet) DataSize() (bytes int64, err error) {
+	err = s.during("size of pool", s.root, func() error {
+		if err := s.up(); err != nil {
+			return err
+		}
+		status, err := s.figures()
+		if err == nil {
+			bytes = int64(status.Data.Total) * s.pool.blockSize.Bytes()
+		}
+		return err
+	})
+	return bytes, err
+}
+
 // Room returns how many bytes a new device may have: as many as the ratio and the free
 // data allow, and none while nothing may be made.
 func (s *DeviceSet) Room() (bytes int64, err error) {
