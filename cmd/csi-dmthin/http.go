@@ -18,7 +18,7 @@ import (
 // serveHTTP serves metrics and health:
 //
 //	/healthz  the driver answers on its own socket; it knows nothing of pools
-//	/readyz   every pool is open
+//	/readyz   every pool is open, or known not to open: then it says why
 //	/metrics  Prometheus
 func (c *config) serveHTTP(ctx context.Context, driver *csi.Driver, registry *prometheus.Registry, failed chan<- error) (*http.Server, error) {
 	if c.HTTP == "" {
@@ -36,7 +36,10 @@ func (c *config) serveHTTP(ctx context.Context, driver *csi.Driver, registry *pr
 		_, err := csipb.NewIdentityClient(own).Probe(ctx, &csipb.ProbeRequest{})
 		answerHealth(w, err)
 	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { answerHealth(w, driver.Ready()) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		ready, notOpen := driver.Ready()
+		answerReady(w, ready, notOpen)
+	})
 	l, err := listenHTTP(ctx, c.HTTP)
 	if err != nil {
 		return nil, err
@@ -52,4 +55,15 @@ func answerHealth(w http.ResponseWriter, err error) {
 		return
 	}
 	fmt.Fprintln(w, "ok")
+}
+
+func answerReady(w http.ResponseWriter, ready bool, notOpen []string) {
+	verdict := "ok"
+	if !ready {
+		verdict = "not ready"
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	for _, line := range append([]string{verdict}, notOpen...) {
+		fmt.Fprintln(w, line)
+	}
 }

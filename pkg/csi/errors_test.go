@@ -60,6 +60,7 @@ func TestCodes(t *testing.T) {
 		// These end the opening of a pool, and calls hear that it is not open.
 		"ErrNoPool":       {deviceset.ErrNoPool, codes.Internal},
 		"ErrLostMetadata": {deviceset.ErrLostMetadata, codes.Internal},
+		"ErrNoSpace":      {deviceset.ErrNoSpace, codes.Internal}, // of an expansion, too
 	}
 	for file, table := range map[string]map[string]struct {
 		err  error

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -38,6 +39,21 @@ func (p *Pool) conditions() []condition {
 		return []condition{{inaccessible, "PoolDoesNotAnswer", err.Error()}}
 	}
 	return conditionsOf(p.Name, st)
+}
+
+// Ready reports whether each pool is open, or known not to open; and it tells, a line for
+// each, why a pool is not open. Starting the driver anew would mend none.
+func (d *Driver) Ready() (ready bool, notOpen []string) {
+	ready = true
+	for _, p := range d.pools {
+		_, err := p.Now()
+		if err == nil {
+			continue
+		}
+		ready = ready && !errors.Is(err, errNotYetOpen)
+		notOpen = append(notOpen, "pool "+p.Name+": "+strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+	return ready, notOpen
 }
 
 // nearlyFull is the part of a pool's data, in percent, from which on it is.

@@ -2,6 +2,7 @@ package csi_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -94,7 +95,11 @@ func TestAPoolThatCannotBeOpened(t *testing.T) {
 				t.Fatal(err)
 			}
 			equals(t, "health", l.storageHealth(t), []string{"STORAGE_UNREACHABLE PoolNotOpen"})
-			equals(t, "ready", l.Driver.Ready() != nil, true)
+		}
+		ready, notOpen := l.Driver.Ready()
+		equals(t, "ready", ready, reason != "not opened yet")
+		if len(notOpen) != 1 || !strings.HasPrefix(notOpen[0], "pool fast: ") || !strings.Contains(notOpen[0], reason) {
+			t.Errorf("ready says %q", notOpen)
 		}
 		_, err := l.ListVolumes(t.Context(), &spec.ListVolumesRequest{})
 		refuse(err)
@@ -141,7 +146,7 @@ func TestAPoolThatCannotBeOpened(t *testing.T) {
 	must(t, fast.TryOpen())
 	equals(t, "volumes", len(l.volumes(t)), 3)
 	equals(t, "health", l.storageHealth(t), []string(nil))
-	must(t, l.Driver.Ready())
+	isReady(t, l.Driver)
 	must(t, l.stage(t, b, mount("")))
 	must(t, l.unstage(t, b))
 	for _, v := range []*spec.Volume{b, raw} {
@@ -206,9 +211,18 @@ func TestOpen(t *testing.T) {
 	done := make(chan struct{})
 	go func() { defer close(done); d.Open(klog.NewContext(t.Context(), klog.Logger{})) }()
 	comesTrue(t, "the second pool, which waits for the first", func() bool { return o.Pools[1].Key() != "" })
-	equals(t, "ready", d.Ready() != nil, true)
+	ready, notOpen := d.Ready()
+	equals(t, "ready", ready, false)
+	equals(t, "not open", notOpen, []string{"pool default: it was not opened yet"})
 	g.err <- nil
 	<-done
-	must(t, d.Ready())
+	isReady(t, d)
 	must(t, d.Close())
+}
+
+func isReady(t testing.TB, d *csi.Driver) {
+	t.Helper()
+	ready, notOpen := d.Ready()
+	equals(t, "ready", ready, true)
+	equals(t, "not open", notOpen, []string(nil))
 }

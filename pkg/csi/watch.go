@@ -2,7 +2,6 @@ package csi
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -92,13 +91,4 @@ func sleep(ctx context.Context, d time.Duration) {
 	case <-ctx.Done():
 	case <-time.After(d):
 	}
-}
-
-// Ready returns nil if all pools are open.
-func (d *Driver) Ready() (err error) {
-	for _, p := range d.pools {
-		_, e := p.Layers()
-		err = errors.Join(err, e)
-	}
-	return err
 }
