@@ -32,6 +32,9 @@ func suitsAny(all []*csi.VolumeCapability) bool {
 // room returns how large a new volume can be, in steps: each other value is written
 // down by the orchestrator for each class and node.
 func (p *Pool) room() int64 {
+	if p.Retired {
+		return 0
+	}
 	room, _ := ask(p, func(layers *graphdriver.Driver) int64 {
 		room, _ := layers.Room() // none in a pool that takes no changes
 		size, _ := layers.DataSize()

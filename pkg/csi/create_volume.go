@@ -145,6 +145,9 @@ func (d *Driver) create(c creation) (volume, error) {
 		c.source = &source
 	}
 	p, err := d.poolFor(c)
+	if err == nil {
+		err = p.takesNew(c.source)
+	}
 	if err != nil {
 		return volume{}, err
 	}

@@ -72,8 +72,11 @@ func (p *Pool) openPatiently(ctx context.Context) {
 	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
 		begin, open := time.Now(), p.Key() != ""
 		err := p.TryOpen()
-		if err == nil && !open {
-			log.Info("A pool is open", "took", time.Since(begin))
+		switch {
+		case err == nil && !open && p.isEmpty():
+			log.Info("A pool is not in the configuration, and empty: it stays closed")
+		case err == nil && !open:
+			log.Info("A pool is open", "took", time.Since(begin), "configured", !p.Retired)
 		}
 		if err == nil {
 			return

@@ -31,6 +31,9 @@ const (
 
 // conditions tells what is wrong with a pool.
 func (p *Pool) conditions() []condition {
+	if p.isEmpty() {
+		return nil
+	}
 	if _, err := p.Layers(); err != nil {
 		return []condition{{inaccessible, "PoolNotOpen", err.Error()}}
 	}

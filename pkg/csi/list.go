@@ -89,7 +89,7 @@ func (d *Driver) page(k plugin.Kind, most int32, token string, wanted func(*volu
 		limit = mostEntries
 	}
 	for _, p := range d.pools {
-		if _, err := p.Layers(); err != nil {
+		if _, err := p.Layers(); err != nil && !p.isEmpty() {
 			return nil, "", err
 		}
 	}

@@ -112,6 +112,9 @@ func (c *poolCollector) Collect(to chan<- prometheus.Metric) {
 
 // collect returns a pool's metrics; of one that does not answer, that it is not up.
 func (p *Pool) collect(perVolume bool) (all []prometheus.Metric) {
+	if p.isEmpty() {
+		return nil
+	}
 	all, err := ask(p, func(layers *graphdriver.Driver) []prometheus.Metric { return p.read(layers, perVolume) })
 	up := prometheus.MustNewConstMetric(poolUp, prometheus.GaugeValue, number(err == nil), p.Name)
 	return append(all, up)

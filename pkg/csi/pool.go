@@ -22,6 +22,8 @@ type Pool struct {
 	// MostBytes is how large the pool's data may become for a volume that expands. 0 is
 	// as large as it is.
 	MostBytes int64
+	// Retired says that it is served for the sake of what it has, and takes no new volumes.
+	Retired bool
 
 	asked   atomic.Int32 // questions that wait for an answer
 	turning sync.Mutex   // one at a time opens or closes it: nobody else waits for that
@@ -42,7 +44,7 @@ func (p *Pool) TryOpen() error {
 	closed, open, ending := p.closed, p.layers, p.ending
 	p.mu.RUnlock()
 	switch {
-	case closed || open != nil && !ending:
+	case closed || open != nil && !ending || p.isEmpty():
 		return nil
 	case ending:
 		if err := p.end(open); err != nil {
@@ -57,10 +59,47 @@ func (p *Pool) TryOpen() error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.err = err; err == nil {
+	p.err = err
+	var empty *EmptyPool
+	switch {
+	case err == nil:
 		p.layers, p.key = layers, plugin.KeyOf(layers.PoolUUID())
+	case errors.As(err, &empty):
+		if empty.UUID != "" {
+			p.key = plugin.KeyOf(empty.UUID)
+		}
+		return nil
 	}
 	return err
+}
+
+// An EmptyPool is what opening a retired pool ends in if nothing is in it. It stays
+// closed, and is known: what is not in it was deleted.
+type EmptyPool struct {
+	UUID string
+	Root string // where it is left
+}
+
+func (e *EmptyPool) Error() string {
+	return "it is not in the configuration and has no volumes, so it was closed; it is left under " + e.Root
+}
+
+// isEmpty reports whether the pool stays closed because nothing is in it.
+func (p *Pool) isEmpty() bool {
+	_, err := p.Now()
+	return errors.As(err, new(*EmptyPool))
+}
+
+// takesNew returns nil if a new volume may be made in the pool, blank or from a source
+// in it.
+func (p *Pool) takesNew(from *volume) error {
+	switch {
+	case !p.Retired:
+		return nil
+	case from == nil: // another node may have it still
+		return fmt.Errorf("%w: pool %s is not in the configuration any more, and takes no new volumes: name another pool, or configure it again", errNotHere, p.Name)
+	}
+	return fmt.Errorf("%w: pool %s of %s is not in the configuration any more, and takes no new volumes: configure it again", errWrongState, p.Name, from.Name)
 }
 
 // Layers returns the pool's layers, or why there are none.
@@ -101,6 +140,9 @@ func (p *Pool) close() error {
 	p.mu.Lock()
 	p.closed = true
 	layers := p.layers
+	if errors.As(p.err, new(*EmptyPool)) {
+		p.err = deviceset.ErrShutDown // something may be in it afterwards
+	}
 	p.mu.Unlock()
 	if layers == nil {
 		return nil
@@ -135,7 +177,9 @@ func (ps pools) named(name string) (*Pool, error) {
 		if p.Name == name {
 			return p, nil
 		}
-		known = append(known, p.Name)
+		if !p.Retired {
+			known = append(known, p.Name)
+		}
 	}
 	slices.Sort(known)
 	return nil, fmt.Errorf("%w: this node has no pool %q: it has %s", errInvalid, name, strings.Join(known, ", "))
@@ -147,19 +191,21 @@ func (ps pools) of(i plugin.ID) (*Pool, *graphdriver.Driver, error) {
 	err := fmt.Errorf("%w: no pool that is open on this node has the key %s", deviceset.ErrUnavailable, i.Pool)
 	for _, p := range ps {
 		layers, notOpen := p.Layers()
-		if p.Key() == i.Pool {
+		switch {
+		case p.Key() == i.Pool && p.isEmpty():
+			return p, nil, fmt.Errorf("%w: %s: pool %s is empty", deviceset.ErrNotFound, i.Device, p.Name)
+		case p.Key() == i.Pool:
 			return p, layers, notOpen
-		}
-		if notOpen != nil {
+		case notOpen != nil && !p.isEmpty():
 			err = fmt.Errorf("%w; %w", err, notOpen)
 		}
 	}
 	return nil, nil, err
 }
 
-// byKey returns the pools that are open, in the order of their keys.
+// byKey returns the pools that are open or were, in the order of their keys.
 func (ps pools) byKey() pools {
-	open := slices.DeleteFunc(slices.Clone(ps), func(p *Pool) bool { return p.Key() == "" })
+	open := slices.DeleteFunc(slices.Clone(ps), func(p *Pool) bool { return p.Key() == "" || p.isEmpty() })
 	slices.SortFunc(open, func(a, b *Pool) int { return strings.Compare(a.Key(), b.Key()) })
 	return open
 }
