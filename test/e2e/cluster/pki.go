@@ -67,18 +67,22 @@ func newAuthority() (*authority, error) {
 		return nil, err
 	}
 	a := &authority{key: key, next: 1}
-	template := a.template("csi-dmthin-e2e")
-	template.IsCA, template.BasicConstraintsValid = true, true
-	template.KeyUsage |= x509.KeyUsageCertSign
-	template.ExtKeyUsage = nil
-	a.cert = template
-	if a.pem, err = a.sign(template, key); err != nil {
-		return nil, err
-	}
-	if a.cert, err = parseCertificate(a.pem); err != nil {
+	if err := a.signItself(); err != nil {
 		return nil, err
 	}
 	return a, writePair("ca", a.pem, key)
+}
+
+func (a *authority) signItself() (err error) {
+	a.cert = a.template("csi-dmthin-e2e")
+	a.cert.IsCA, a.cert.BasicConstraintsValid = true, true
+	a.cert.KeyUsage |= x509.KeyUsageCertSign
+	a.cert.ExtKeyUsage = nil
+	if a.pem, err = a.sign(a.cert, a.key); err != nil {
+		return err
+	}
+	a.cert, err = parseCertificate(a.pem)
+	return err
 }
 
 func parseCertificate(data []byte) (*x509.Certificate, error) {

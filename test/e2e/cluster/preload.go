@@ -112,11 +112,12 @@ func bePreloader(ctx context.Context, args []string) error {
 	return unmountNodeDisk()
 }
 
-// importImage unpacks the images of an archive.
+// importImage unpacks the images of an archive. If containerd were to read it, and not
+// ctr (-local), it would take three times as long here.
 func importImage(ctx context.Context, archive string) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	return runQuietly(exec.CommandContext(ctx, "ctr", "--namespace", "k8s.io", "images", "import", archive))
+	return runQuietly(exec.CommandContext(ctx, "ctr", "--namespace", "k8s.io", "images", "import", "--local", archive))
 }
 
 func waitForContainerd(ctx context.Context) error {
