@@ -44,7 +44,7 @@ func beNode(ctx context.Context, args []string) error {
 		s.done("%s", step.name)
 	}
 	keepRunning("kube-proxy", p.gated(n.proxyArgs())...)
-	keepRunning("kubelet", n.kubeletArgs()...)
+	keepRunning("kubelet", p.gated(n.kubeletArgs())...)
 	select {}
 }
 
