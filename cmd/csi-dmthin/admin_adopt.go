@@ -90,7 +90,11 @@ func (a *admin) adoptClosed(pool string, yes bool) (*adoption, error) {
 	if err != nil {
 		return nil, err
 	}
-	done, err := deviceset.AdoptOn(m, a.root(pool), o.options, yes)
+	var done *deviceset.Adoption
+	options, err := findDisks(o.options)
+	if err == nil {
+		done, err = deviceset.AdoptOn(m, a.root(pool), options, yes)
+	}
 	if err = errors.Join(err, m.Close()); err != nil {
 		return nil, err
 	}
@@ -98,9 +102,13 @@ func (a *admin) adoptClosed(pool string, yes bool) (*adoption, error) {
 	return &found, nil
 }
 
-// configured returns what a pool is made with.
+// configured returns what a pool is made with, or was before it was taken out of the
+// configuration.
 func (a *admin) configured(pool string) (poolConfig, error) {
 	given, known := a.config.Pools[pool]
+	if !known && isRootName(pool) {
+		given, known = recall(a.root(pool))
+	}
 	if !known {
 		return poolConfig{}, fmt.Errorf("no pool %q is configured: the configuration has %s", pool, strings.Join(a.config.Pools.names(), ", "))
 	}
@@ -141,16 +149,7 @@ func (a *admin) adoptDeviceClosed(pool string, want deviceAdoption) (d listedDev
 		return d, err
 	}
 	p := &csi.Pool{Name: pool, Open: func() (*graphdriver.Driver, error) {
-		m, err := a.open()
-		if err != nil {
-			return nil, err
-		}
-		root := a.root(pool)
-		set, err := deviceset.Open(m, root, false, o.options, nil, nil)
-		if err != nil {
-			return nil, errors.Join(err, m.Close())
-		}
-		return graphdriver.New(set, root, nil, nil)
+		return openPool(a.open, a.root(pool), false, o.options)
 	}}
 	if err := p.TryOpen(); err != nil {
 		return d, err

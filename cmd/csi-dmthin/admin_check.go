@@ -106,6 +106,9 @@ func notOpen(p *csi.Pool, problem string) finding {
 
 func findingsOf(k dm.Kernel, p *csi.Pool) []finding {
 	layers, err := p.Now()
+	if errors.As(err, new(*csi.EmptyPool)) {
+		return []finding{}
+	}
 	if err != nil {
 		return []finding{notOpen(p, err.Error())}
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"time"
 
@@ -65,6 +66,9 @@ func missing(p *csi.Pool, problem string) deviceList {
 
 func devicesOf(p *csi.Pool) (list deviceList) {
 	layers, err := p.Now()
+	if errors.As(err, new(*csi.EmptyPool)) {
+		return deviceList{}
+	}
 	if err != nil {
 		return missing(p, err.Error())
 	}

@@ -11,6 +11,7 @@ import (
 type poolStatus struct {
 	Pool    string `json:"pool"`
 	Problem string `json:"problem,omitempty"` // why it is not open; then nothing else is known
+	Retired bool   `json:"retired,omitempty"` // it is not in the configuration any more
 
 	UUID       string `json:"uuid,omitempty"`
 	Key        string `json:"key,omitempty"` // with which the ids of its volumes begin
@@ -66,11 +67,13 @@ func (a *admin) status(pool string) ([]poolStatus, error) {
 func (a *admin) statusOf(p *csi.Pool) poolStatus {
 	layers, err := p.Now()
 	if err != nil {
-		return poolStatus{Pool: p.Name, Problem: err.Error()}
+		return poolStatus{Pool: p.Name, Problem: err.Error(), Retired: p.Retired}
 	}
 	st := presentStatus(layers.DeviceSet.Status(), a.options(p.Name))
 	st.Pool, st.Key, st.GrowTo = p.Name, p.Key(), p.MostBytes
-	st.Room = roomOf(layers)
+	if st.Retired = p.Retired; !p.Retired {
+		st.Room = roomOf(layers)
+	}
 	return st
 }
 
@@ -84,7 +87,7 @@ func roomOf(layers *graphdriver.Driver) int64 {
 
 // options returns what a pool was told.
 func (a *admin) options(pool string) deviceset.Config {
-	p, _ := parsePool(a.config.Pools[pool]) // it was checked when it was read
+	p, _ := a.configured(pool) // the defaults, if nobody knows
 	c, _, _ := deviceset.ParseOptions(p.options)
 	return c
 }

@@ -63,7 +63,7 @@ func (c *config) complete(f *pflag.FlagSet) error {
 		}
 	}
 	if len(c.Pools) == 0 {
-		if err := c.Pools.Set("default:loopdatasize=20G"); err != nil {
+		if err := c.Pools.Set("default:loopdatasize=20G,preallocate=true"); err != nil {
 			return err
 		}
 	}

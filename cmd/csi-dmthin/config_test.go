@@ -62,7 +62,7 @@ func TestConfigDefaults(t *testing.T) {
 	want := config{
 		Endpoint: "unix:///run/csi-dmthin/csi.sock", AdminSocket: "/run/csi-dmthin/admin.sock", Node: "node-1",
 		StateDir: "/var/lib/csi-dmthin", KubeletDir: "/var/lib/kubelet", HTTP: ":9808", LogFormat: "text",
-		Pools: poolConfigs{"default": {"loopdatasize": "20G"}}, VolumeMetrics: true, MeasureInterval: 10 * time.Minute,
+		Pools: poolConfigs{"default": {"loopdatasize": "20G", "preallocate": "true"}}, VolumeMetrics: true, MeasureInterval: 10 * time.Minute,
 	}
 	sameConfig(t, c, want)
 	if root := c.root("default"); root != "/var/lib/csi-dmthin/pools/default" {

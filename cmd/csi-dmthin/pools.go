@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"k8s.io/klog/v2"
+
 	"github.com/csi-dmthin/csi-dmthin/pkg/csi"
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
 	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
@@ -76,28 +78,53 @@ func (p poolConfigs) checkDisks() error {
 // root returns where a pool's state is.
 func (c *config) root(pool string) string { return filepath.Join(c.StateDir, "pools", pool) }
 
-// openers returns the pools, each with what opens it.
+// openers returns the pools, each with what opens it: those of the configuration, and
+// those that were in it before and are still on disk.
 func (c *config) openers(o func() observer) (pools []*csi.Pool) {
+	c.makeRoom()
+	open := func() (machine, error) { return observedThisMachine(o()) }
 	for _, name := range c.Pools.names() {
 		p, _ := parsePool(c.Pools[name]) // it was checked when it was read
-		root := c.root(name)
 		pools = append(pools, &csi.Pool{
 			Name: name, MostBytes: p.growTo,
-			Open: func() (*graphdriver.Driver, error) { return openPool(root, p.options, o()) },
+			Open: func() (*graphdriver.Driver, error) { return c.openConfigured(name, open) },
+		})
+	}
+	for _, r := range c.retired() {
+		pools = append(pools, &csi.Pool{
+			Name: r.name, MostBytes: r.growTo(), Retired: true,
+			Open: func() (*graphdriver.Driver, error) { return r.open(open) },
 		})
 	}
 	return pools
 }
 
-func openPool(root string, options []string, o observer) (*graphdriver.Driver, error) {
-	host, err := deviceset.ThisMachine()
+func (c *config) openConfigured(name string, open func() (machine, error)) (*graphdriver.Driver, error) {
+	p, _ := parsePool(c.Pools[name])
+	layers, err := openPool(open, c.root(name), true, p.options)
+	if err != nil || layers.Down() != nil {
+		return layers, err
+	}
+	if err := remember(c.root(name), c.Pools[name]); err != nil {
+		klog.ErrorS(err, "Without its options, the pool might not be found if it were not in the configuration any more", "pool", name)
+	}
+	return layers, nil
+}
+
+// openPool opens the pool of a root, and makes one if there is none and make is set.
+// Patterns in the paths of its disks are looked up each time: disks may come late.
+func openPool(open func() (machine, error), root string, make bool, options []string) (*graphdriver.Driver, error) {
+	options, err := findDisks(options)
 	if err != nil {
 		return nil, err
 	}
-	m := observedMachine{host, traced{observedKernel{host, o}}, o}
-	set, err := deviceset.Open(m, root, true, options, nil, nil)
+	m, err := open()
 	if err != nil {
-		return nil, errors.Join(err, host.Close())
+		return nil, err
+	}
+	set, err := deviceset.Open(m, root, make, options, nil, nil)
+	if err != nil {
+		return nil, errors.Join(err, m.Close())
 	}
 	return graphdriver.New(set, root, nil, nil)
 }
@@ -119,6 +146,14 @@ func (k observedKernel) Do(r dm.Request) (dm.Reply, error) {
 	reply, err := k.Kernel.Do(r)
 	k.ObserveIoctl(r.Command.String(), time.Since(begin))
 	return reply, err
+}
+
+func observedThisMachine(o observer) (machine, error) {
+	host, err := deviceset.ThisMachine()
+	if err != nil {
+		return nil, err
+	}
+	return observedMachine{host, traced{observedKernel{host, o}}, o}, nil
 }
 
 // observedMachine is this machine with a kernel and tools that are observed.

@@ -57,6 +57,9 @@ func (p poolStatus) write(b *strings.Builder) {
 		return
 	}
 	fmt.Fprintf(b, "pool %s: %s\n", p.Pool, p.state())
+	if p.Retired {
+		line("retired", "it is not in the configuration: it serves what it has, and takes no new volumes")
+	}
 	line("data", "%s", p.Data)
 	line("metadata", "%s", p.Metadata)
 	if p.MetadataHeldBack > 0 {

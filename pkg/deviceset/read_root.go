@@ -25,7 +25,8 @@ type RootContent struct {
 }
 
 // ReadRoot reads what is written under a root, and neither its pool nor its disks. It is
-// ErrNoPool if there is nothing, and ErrInUse while a process has the root.
+// ErrNoPool if there is nothing, and ErrInUse while a process has the root: then there is
+// the UUID alone.
 func ReadRoot(m Files, root string) (found RootContent, err error) {
 	slots, err := m.OpenSlots(root)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -35,11 +36,10 @@ func ReadRoot(m Files, root string) (found RootContent, err error) {
 		return found, err
 	}
 	defer func() { err = errors.Join(err, slots[0].Close(), slots[1].Close()) }()
-	lock, err := m.Lock(root)
-	if err != nil {
-		return found, err
+	lock, inUse := m.Lock(root)
+	if inUse == nil {
+		defer func() { err = errors.Join(err, lock.Close()) }()
 	}
-	defer func() { err = errors.Join(err, lock.Close()) }()
 	size, err := slots[0].Size()
 	if err != nil {
 		return found, err
@@ -49,6 +49,11 @@ func ReadRoot(m Files, root string) (found RootContent, err error) {
 		err = fmt.Errorf("%w: frame %d is not whole", journal.ErrDamaged, r.last+1)
 	}
 	switch {
+	case inUse != nil:
+		if r != nil {
+			found.PoolUUID = r.head.Pool
+		}
+		return found, inUse
 	case errors.Is(err, journal.ErrEmpty):
 		return RootContent{Empty: true}, nil
 	case journal.IsDamage(err):

@@ -27,10 +27,11 @@ func TestReadRoot(t *testing.T) {
 			refuses(t, err, deviceset.ErrNoPool)
 			l, err := beginWith(w, options...)
 			must(t, err)
-			_, err = deviceset.ReadRoot(l.machine, root)
+			found, err := deviceset.ReadRoot(l.machine, root)
 			refuses(t, err, deviceset.ErrInUse)
+			equals(t, "uuid", found, deviceset.RootContent{PoolUUID: l.set.PoolUUID()})
 			must(t, l.set.Shutdown(root))
-			found := readRoot(t, w)
+			found = readRoot(t, w)
 			equals(t, "found", []any{found.PoolUUID, found.Empty, found.OnFiles, found.Damage}, []any{l.set.PoolUUID(), true, name == "files", nil})
 
 			l, err = beginWith(w, options...)
