@@ -36,6 +36,9 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
+	if os.Getenv(bareVariable) != "" {
+		os.Exit(runBare(m))
+	}
 	os.Exit(m.Run())
 }
 

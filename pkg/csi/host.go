@@ -26,6 +26,8 @@ type Host interface {
 	MountedAt(path string) (m Mounted, ok bool, err error)
 	// MountPoints returns where a device is mounted, as a file system or by its node.
 	MountPoints(dm.DevNo) ([]string, error)
+	// Node returns a path of a device's node.
+	Node(dm.Info) (string, error)
 	// IsOurs reports whether a device is one of a device set's.
 	IsOurs(dm.DevNo) (bool, error)
 	// Usage asks the file system at a path how full it is.
@@ -71,10 +73,21 @@ func (ThisHost) MountedAt(path string) (Mounted, bool, error) {
 		return Mounted{}, false, &fs.PathError{Op: "lstat", Path: path, Err: err}
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
-		found.Node, found.Dev, found.Gone = true, dm.DevNo(st.Rdev), strings.HasSuffix(m.Root, deleted)
+		found.Node, found.Dev = true, dm.DevNo(st.Rdev)
+		found.Gone = strings.HasSuffix(m.Root, deleted) || !exists(found.Dev)
 	}
 	return found, true, nil
 }
+
+// exists reports whether there is a block device of that number. Nobody removes the nodes
+// of one that is gone but devtmpfs.
+func exists(dev dm.DevNo) bool {
+	_, err := os.Lstat(fmt.Sprintf("/sys/dev/block/%s", dev))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// Node is dm.Info.NodePath.
+func (ThisHost) Node(i dm.Info) (string, error) { return i.NodePath() }
 
 // IsOurs reads the device's UUID from sysfs.
 func (ThisHost) IsOurs(dev dm.DevNo) (bool, error) {

@@ -66,7 +66,10 @@ func (d *Driver) parsePublication(r *csi.NodePublishVolumeRequest) (p publicatio
 	if !active {
 		return p, fmt.Errorf("%w: %s", errNotStaged, p.staging)
 	}
-	p.dev, p.source = info.Dev, info.Node()
+	p.dev = info.Dev
+	if p.source, err = d.Host.Node(info); err != nil {
+		return p, err
+	}
 	if p.block && p.readOnly && !info.ReadOnly() {
 		return p, fmt.Errorf("%w: a block volume is read-only if it is staged with a read-only access mode", errWrongState)
 	}

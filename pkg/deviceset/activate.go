@@ -36,7 +36,7 @@ func (s *DeviceSet) activateNamed(hash string, readOnly bool) (path string, err 
 				err = fmt.Errorf("%w: it is active, for writing", ErrExists)
 			}
 			if err == nil {
-				path = info.Node()
+				path, err = s.machine.Node(info)
 			}
 			return err
 		})

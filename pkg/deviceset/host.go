@@ -173,7 +173,10 @@ func (*Host) Metadata(dev dm.DevNo) (Metadata, error) {
 	return m, nil
 }
 
-// nodeOf returns the path that devtmpfs gives a block device
+// Node returns a path at which a dm device is.
+func (*Host) Node(i dm.Info) (string, error) { return i.NodePath() }
+
+// nodeOf returns a path of a block device, which has the name that devtmpfs gives it
 // (Documentation/ABI/testing/sysfs-uevent).
 func nodeOf(dev dm.DevNo) (string, error) {
 	event, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%s/uevent", dev))
@@ -182,7 +185,7 @@ func nodeOf(dev dm.DevNo) (string, error) {
 	}
 	for _, line := range strings.Split(string(event), "\n") {
 		if name, ok := strings.CutPrefix(line, "DEVNAME="); ok {
-			return "/dev/" + name, nil
+			return dm.NodePath(name, dev)
 		}
 	}
 	return "", fmt.Errorf("block device %s has no node", dev)

@@ -82,6 +82,9 @@ type Disks interface {
 	// it so, or a table.
 	OpenDevice(i dm.Info, exclusive bool) (Block, error)
 
+	// Node returns a path of a dm device's node.
+	Node(i dm.Info) (string, error)
+
 	// Metadata opens the metadata of a pool, on the device of that number.
 	Metadata(dm.DevNo) (Metadata, error)
 }

@@ -13,6 +13,9 @@ import (
 // ControlNode is the file through which the kernel takes requests.
 const ControlNode = "/dev/mapper/control"
 
+// controlMinor is its number (include/linux/miscdevice.h: MAPPER_CTRL_MINOR).
+const controlMinor = 236
+
 // Room for a reply, in bytes. The kernel clears and copies all of it at each
 // request, so a request begins small and grows when it is told to.
 const (
@@ -32,7 +35,11 @@ type Control struct {
 // Open opens the control node. It loads no module by itself: opening the node
 // makes the kernel load dm_mod, and loading a table the target's module.
 func Open() (*Control, error) {
-	fd, err := unix.Open(ControlNode, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	path, err := MiscPath("mapper/control", controlMinor)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", ControlNode, err)
+	}
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w (as root, on a kernel with device-mapper: modprobe dm-thin-pool)", ControlNode, err)
 	}

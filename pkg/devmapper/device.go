@@ -63,8 +63,12 @@ func (i Info) ReadOnly() bool { return i.Flags&ReadOnly != 0 }
 // RemovalDeferred reports whether the device goes away when it is last closed.
 func (i Info) RemovalDeferred() bool { return i.Flags&DeferredRemove != 0 }
 
-// Node returns the path that devtmpfs gives the device; OpenNode checks it.
+// Node returns the path that devtmpfs gives the device; OpenNode checks it. Where /dev is
+// another file system, NodePath has one.
 func (i Info) Node() string { return fmt.Sprintf("/dev/dm-%d", i.Dev.Minor()) }
+
+// NodePath returns a path at which the device is.
+func (i Info) NodePath() (string, error) { return NodePath(fmt.Sprintf("dm-%d", i.Dev.Minor()), i.Dev) }
 
 func infoOf(r Reply) Info {
 	return Info{Name: r.Name, UUID: r.UUID, Dev: r.Dev, OpenCount: r.OpenCount, EventNr: r.EventNr, Flags: r.Flags}

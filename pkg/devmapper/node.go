@@ -16,12 +16,16 @@ import (
 // is ErrWrongNode. What OpenNode returned stays the right one, whatever
 // happens to the name.
 func OpenNode(i Info, flags int) (*os.File, error) {
-	f, err := os.OpenFile(i.Node(), flags, 0)
+	path, err := i.NodePath()
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, flags, 0)
 	if err != nil {
 		return nil, err
 	}
 	if err := i.check(f); err != nil {
-		return nil, errors.Join(&fs.PathError{Op: "open", Path: i.Node(), Err: err}, f.Close())
+		return nil, errors.Join(&fs.PathError{Op: "open", Path: path, Err: err}, f.Close())
 	}
 	return f, nil
 }

@@ -464,6 +464,9 @@ func (m *Machine) OpenDevice(i dm.Info, exclusive bool) (deviceset.Block, error)
 	return b, nil
 }
 
+// Node returns the path of a dm device.
+func (m *Machine) Node(i dm.Info) (string, error) { return i.Node(), nil }
+
 // Metadata opens a pool's metadata.
 func (m *Machine) Metadata(dev dm.DevNo) (deviceset.Metadata, error) {
 	var opened *dmsim.Metadata

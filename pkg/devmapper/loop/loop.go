@@ -22,6 +22,9 @@ import (
 
 const controlNode = "/dev/loop-control"
 
+// controlMinor is its number (include/linux/miscdevice.h: LOOP_CTRL_MINOR).
+const controlMinor = 237
+
 // Options say how a file is attached.
 type Options struct {
 	ReadOnly bool
@@ -103,7 +106,7 @@ func attachFree(backing *os.File, o Options) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(fmt.Sprintf("/dev/loop%d", number), o.access(), 0)
+	f, err := openNode(fmt.Sprintf("loop%d", number), o.access())
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +133,11 @@ func (o Options) config(backing *os.File) (*unix.LoopConfig, error) {
 }
 
 func freeNumber() (int, error) {
-	control, err := os.OpenFile(controlNode, os.O_RDWR, 0)
+	path, err := devmapper.MiscPath("loop-control", controlMinor)
+	if err != nil {
+		return 0, err
+	}
+	control, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return 0, fmt.Errorf("%w (modprobe loop)", err)
 	}
@@ -193,11 +200,28 @@ func closeAll(devices []*Device) (err error) {
 }
 
 func open(name string) (*Device, error) {
-	f, err := os.Open(filepath.Join("/dev", name))
+	f, err := openNode(name, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
 	return &Device{f}, nil
+}
+
+// openNode opens a loop device by its name, wherever its node is.
+func openNode(name string, access int) (*os.File, error) {
+	text, err := os.ReadFile(filepath.Join("/sys/block", name, "dev"))
+	if err != nil {
+		return nil, err
+	}
+	dev, err := devmapper.ParseDevNo(strings.TrimSpace(string(text)))
+	if err != nil {
+		return nil, err
+	}
+	path, err := devmapper.NodePath(name, dev)
+	if err != nil {
+		return nil, err
+	}
+	return os.OpenFile(path, access, 0)
 }
 
 // Status describes the device: ENXIO if no file is attached.
