@@ -28,7 +28,11 @@ type Host interface {
 	MountPoints(dm.DevNo) ([]string, error)
 	// Node returns a path of a device's node.
 	Node(dm.Info) (string, error)
-	// IsOurs reports whether a device is one of a device set's.
+	// IsOurs reports whether a device is one of a device set's, of whatever pool. It is
+	// asked of what is mounted where the kubelet of this node has a volume of ours: the
+	// pool may be closed, or not be there any more, and what it left must go all the same.
+	// Where several nodes share a kernel they share no mounts, so this answers for no
+	// other node's. All else goes by the UUID of one pool.
 	IsOurs(dm.DevNo) (bool, error)
 	// Usage asks the file system at a path how full it is.
 	Usage(path string) (filesystem.Usage, error)
