@@ -32,6 +32,8 @@ type config struct {
 	Pools           poolConfigs
 	VolumeMetrics   bool
 	MeasureInterval time.Duration
+
+	perNode nodePools // pools of single nodes; empty but for `node`
 }
 
 func (c *config) flags(f *pflag.FlagSet) {
@@ -62,6 +64,9 @@ func (c *config) complete(f *pflag.FlagSet) error {
 			return fmt.Errorf("config %s: %w", c.File, err)
 		}
 	}
+	if own, ok := c.perNode[c.Node]; ok {
+		c.Pools = own
+	}
 	if len(c.Pools) == 0 {
 		if err := c.Pools.Set("default:loopdatasize=20G,preallocate=true"); err != nil {
 			return err
@@ -85,8 +90,8 @@ func (c *config) check() error {
 			return fmt.Errorf("--%s: %q: want an absolute, clean path below /", name, dir)
 		}
 	}
-	if !slices.Contains([]string{"text", "json"}, c.LogFormat) {
-		return fmt.Errorf("--log-format: %q: want text or json", c.LogFormat)
+	if err := checkLogFormat(c.LogFormat); err != nil {
+		return err
 	}
 	if c.MeasureInterval < 0 {
 		return fmt.Errorf("--measure-interval: %v: want 0 or more", c.MeasureInterval)
@@ -94,12 +99,18 @@ func (c *config) check() error {
 	return nil
 }
 
-// setLogging has klog write JSON, if it is to.
-func (c *config) setLogging() error {
-	if c.LogFormat == "json" {
-		klog.SetSlogLogger(slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slogLevel{}})))
+func checkLogFormat(format string) error {
+	if !slices.Contains([]string{"text", "json"}, format) {
+		return fmt.Errorf("--log-format: %q: want text or json", format)
 	}
 	return nil
+}
+
+// setLogging has klog write JSON, if it is to.
+func setLogging(format string) {
+	if format == "json" {
+		klog.SetSlogLogger(slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slogLevel{}})))
+	}
 }
 
 // readFile sets the flags that stand in a file and were not given.
@@ -116,7 +127,7 @@ func readFile(path string, f *pflag.FlagSet) error {
 		flag := f.Lookup(name)
 		switch {
 		case flag == nil || name == "config":
-			return fmt.Errorf("%q is none of the flags of serve", name)
+			return fmt.Errorf("%q is no flag of this command", name)
 		case flag.Changed:
 			continue
 		}
@@ -128,7 +139,7 @@ func readFile(path string, f *pflag.FlagSet) error {
 }
 
 func setFlag(flag *pflag.Flag, value any) error {
-	if p, ok := flag.Value.(*poolConfigs); ok {
+	if p, ok := flag.Value.(interface{ setMap(any) error }); ok {
 		return p.setMap(value)
 	}
 	text, err := scalar(value)

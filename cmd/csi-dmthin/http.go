@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"time"
 
@@ -11,16 +12,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-
-	"github.com/csi-dmthin/csi-dmthin/pkg/csi"
 )
 
 // serveHTTP serves metrics and health:
 //
 //	/healthz  the driver answers on its own socket; it knows nothing of pools
-//	/readyz   every pool is open, or known not to open: then it says why
+//	/readyz   every pool is open, or known not to open: then it says why; and the kubelet knows the driver
 //	/metrics  Prometheus
-func (c *config) serveHTTP(ctx context.Context, driver *csi.Driver, registry *prometheus.Registry, failed chan<- error) (*http.Server, error) {
+func (c *config) serveHTTP(ctx context.Context, ready func() (bool, []string), registry *prometheus.Registry, failed chan<- error) (*http.Server, error) {
 	if c.HTTP == "" {
 		return nil, nil
 	}
@@ -37,14 +36,19 @@ func (c *config) serveHTTP(ctx context.Context, driver *csi.Driver, registry *pr
 		answerHealth(w, err)
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		ready, notOpen := driver.Ready()
-		answerReady(w, ready, notOpen)
+		ready, notes := ready()
+		answerReady(w, ready, notes)
 	})
-	l, err := listenHTTP(ctx, c.HTTP)
+	return listenAndServe(ctx, c.HTTP, mux, failed)
+}
+
+// listenAndServe serves HTTP on a TCP address.
+func listenAndServe(ctx context.Context, address string, h http.Handler, failed chan<- error) (*http.Server, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("http: %w", err)
 	}
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
 	go func() { failed <- server.Serve(l) }()
 	return server, nil
 }
@@ -57,13 +61,13 @@ func answerHealth(w http.ResponseWriter, err error) {
 	fmt.Fprintln(w, "ok")
 }
 
-func answerReady(w http.ResponseWriter, ready bool, notOpen []string) {
+func answerReady(w http.ResponseWriter, ready bool, notes []string) {
 	verdict := "ok"
 	if !ready {
 		verdict = "not ready"
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
-	for _, line := range append([]string{verdict}, notOpen...) {
+	for _, line := range append([]string{verdict}, notes...) {
 		fmt.Fprintln(w, line)
 	}
 }

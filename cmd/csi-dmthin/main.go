@@ -32,7 +32,7 @@ func rootCommand() *cobra.Command {
 	klog.InitFlags(&logging)
 	root.PersistentFlags().AddGoFlag(logging.Lookup("v"))
 	root.AddCommand(
-		serveCommand(), statusCommand(), volumesCommand(), snapshotsCommand(), checkCommand(), poolCommand(), adoptCommand(),
+		serveCommand(), nodeCommand(), controllerCommand(), statusCommand(), volumesCommand(), snapshotsCommand(), checkCommand(), poolCommand(), adoptCommand(),
 		logLevelCommand(), versionCommand(),
 	)
 	return root

@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -37,17 +35,16 @@ func serveCommand() *cobra.Command {
 		}
 		ctx, stop := signal.NotifyContext(command.Context(), unix.SIGTERM, unix.SIGINT)
 		defer stop()
-		return serve(ctx, &c)
+		return serve(ctx, &c, nil)
 	}
 	return command
 }
 
-// serve serves until ctx ends, and then ends what it can: calls that are being carried
-// out are waited for, and what is mounted stays mounted.
-func serve(ctx context.Context, c *config) error {
-	if err := c.setLogging(); err != nil {
-		return err
-	}
+// serve serves until ctx ends, as a member of a cluster if n says how, and then ends what
+// it can: calls that are being carried out are waited for, and what is mounted stays
+// mounted.
+func serve(ctx context.Context, c *config, n *nodeConfig) error {
+	setLogging(c.LogFormat)
 	neverWaitForOurselves()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -64,9 +61,17 @@ func serve(ctx context.Context, c *config) error {
 	}
 	server := grpc.NewServer(grpc.UnaryInterceptor(driver.Intercept(metrics.ObserveCall)))
 	driver.Register(server)
-	failed := make(chan error, 3)
+	failed := make(chan error, 4)
 	go func() { failed <- server.Serve(socket) }()
-	web, err := c.serveHTTP(ctx, driver, registry, failed)
+	var member *membership
+	if n != nil {
+		if member, err = n.join(ctx, c, driver, metrics, failed); err != nil {
+			server.Stop()
+			return err
+		}
+		defer member.leave()
+	}
+	web, err := c.serveHTTP(ctx, readiness(driver, member), registry, failed)
 	if err != nil {
 		server.Stop()
 		return err
@@ -86,10 +91,25 @@ func serve(ctx context.Context, c *config) error {
 		klog.InfoS("Ending")
 	case err = <-failed:
 	}
+	if member != nil {
+		member.leave()
+	}
 	stopCalls(server)
 	cancel()
 	<-watched
 	return errors.Join(err, closeHTTP(web), closeHTTP(admin), driver.Close())
+}
+
+// readiness returns what tells whether all is there that will be, with notes.
+func readiness(driver *csi.Driver, member *membership) func() (bool, []string) {
+	return func() (bool, []string) {
+		ready, notes := driver.Ready()
+		if member != nil {
+			joined, more := member.ready()
+			ready, notes = ready && joined, append(notes, more...)
+		}
+		return ready, notes
+	}
 }
 
 // patience is how long the end waits for calls.
@@ -120,15 +140,6 @@ func neverWaitForOurselves() {
 	if _, _, err := syscall.AllThreadsSyscall(syscall.SYS_PRCTL, unix.PR_SET_IO_FLUSHER, 1, 0); err != 0 {
 		klog.InfoS("The kernel may have this process wait for its own volumes", "err", err)
 	}
-}
-
-// listenHTTP listens on a TCP address.
-func listenHTTP(ctx context.Context, address string) (net.Listener, error) {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("http: %w", err)
-	}
-	return l, nil
 }
 
 // hostname is the node's name where nobody gives one.

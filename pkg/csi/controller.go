@@ -2,10 +2,12 @@ package csi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
 	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
@@ -76,6 +78,9 @@ func (d *Driver) ControllerGetVolume(_ context.Context, r *csi.ControllerGetVolu
 		return nil, err
 	}
 	v, err := d.find(plugin.Volume, r.GetVolumeId())
+	if i, ours := plugin.ParseID(plugin.Volume, r.GetVolumeId()); errors.Is(err, deviceset.ErrNotFound) && ours == nil && d.running.about(i.Device) {
+		err = fmt.Errorf("%w: %s", errPending, i.Device) // it may be there in a moment
+	}
 	if err != nil {
 		return nil, err
 	}

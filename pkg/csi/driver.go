@@ -31,10 +31,10 @@ type Driver struct {
 	Identity plugin.Identity
 
 	Options
-	pools  pools
-	places []*csi.Topology // of all volumes
-	busy   namelock.Locks  // volumes and snapshots that a call is about
-	asking namelock.Locks  // file systems that are asked how full they are
+	pools   pools
+	places  []*csi.Topology // of all volumes
+	running running         // calls that change something
+	asking  namelock.Locks  // file systems that are asked how full they are
 }
 
 // New makes a driver. Its pools are opened by Open.

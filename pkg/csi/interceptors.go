@@ -17,45 +17,36 @@ import (
 	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
-// Intercept returns what surrounds each call: it logs and counts it, holds what it is
-// about, gives its error a code, and answers for it if it panics. A call is carried to
-// its end even if its caller has gone: what it has begun is true of the disk.
+// Intercept returns what surrounds each call: it logs and counts it, keeps others from
+// what it changes, gives its error a code, and answers for it if it panics. A call is
+// carried to its end even if its caller has gone: what it has begun is true of the disk.
 func (d *Driver) Intercept(observe func(method, code string, took time.Duration)) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, r any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 		begin, log := time.Now(), klog.FromContext(ctx).WithValues("method", path.Base(info.FullMethod))
-		if mutates(r) {
-			ctx = context.WithoutCancel(ctx)
-		}
 		about := subjectOf(r)
 		if about != "" {
 			log = log.WithValues("about", about)
 		}
-		answer, err := d.hold(about, mutates(r), func() (any, error) {
+		changes := about != "" && mutates(r)
+		do := func(ctx context.Context) (any, error) {
 			return recovered(log, func() (any, error) { return handle(klog.NewContext(ctx, log), r) })
-		})
+		}
+		answer, err := any(nil), error(nil)
+		if changes {
+			answer, err = d.running.join(ctx, about, info.FullMethod, r, func() (any, error) { return do(context.WithoutCancel(ctx)) })
+		} else {
+			answer, err = do(ctx)
+		}
 		code := codeOf(err)
 		if observe != nil {
 			observe(info.FullMethod, code.String(), time.Since(begin))
 		}
-		logAnswer(log, mutates(r), code, err, time.Since(begin))
+		logAnswer(log, changes, code, err, time.Since(begin))
 		if err != nil {
 			return nil, status.Error(code, err.Error())
 		}
 		return answer, nil
 	}
-}
-
-// hold carries out a call with what it is about held, if it changes that.
-func (d *Driver) hold(about string, mutates bool, do func() (any, error)) (any, error) {
-	if about == "" || !mutates {
-		return do()
-	}
-	unlock, ok := d.busy.Try(about)
-	if !ok {
-		return nil, fmt.Errorf("%w: %s", errPending, about)
-	}
-	defer unlock()
-	return do()
 }
 
 // recovered turns a panic into an error: other volumes' calls have nothing to do with it.

@@ -16,7 +16,8 @@ import (
 const mostEntries = 1000
 
 // ListVolumes lists volumes in the order of their ids. The token is the last id of a
-// page: what is made or deleted between two pages moves no other.
+// page: what is made or deleted between two pages moves no other. The key of a pool is one
+// too.
 func (d *Driver) ListVolumes(_ context.Context, r *csi.ListVolumesRequest) (*csi.ListVolumesResponse, error) {
 	page, next, err := d.page(plugin.Volume, r.GetMaxEntries(), r.GetStartingToken(), everything)
 	if err != nil {
@@ -76,7 +77,10 @@ func (d *Driver) one(text string, wanted func(*volume) bool) ([]volume, error) {
 // that looks whole must be.
 func (d *Driver) page(k plugin.Kind, most int32, token string, wanted func(*volume) bool) (page []volume, next string, err error) {
 	from := plugin.ID{}
-	if token != "" {
+	switch {
+	case plugin.IsKey(token):
+		from.Pool = token // from the beginning of that pool
+	case token != "":
 		if from, err = plugin.ParseID(k, token); err != nil {
 			return nil, "", fmt.Errorf("%w: %q", errBadToken, token)
 		}
@@ -98,7 +102,7 @@ func (d *Driver) page(k plugin.Kind, most int32, token string, wanted func(*volu
 			continue
 		}
 		after := string(k)
-		if p.Key() == from.Pool {
+		if p.Key() == from.Pool && from.Device != "" {
 			after = from.Device
 		}
 		if page, err = p.list(page, k, after, limit+1, wanted); err != nil {

@@ -121,6 +121,16 @@ func (p *Pool) Key() string {
 	return p.key
 }
 
+// Secret is what the pool's key is made of. Who has it has the pool's disks.
+func (p *Pool) Secret() string {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.layers == nil {
+		return ""
+	}
+	return p.layers.PoolUUID()
+}
+
 // While closes the pool for do, and opens it again.
 func (p *Pool) While(do func() error) error {
 	err := p.close()

@@ -32,6 +32,9 @@ func isHex(text string) bool {
 	return len(text) == keyLength && strings.Trim(text, "0123456789abcdef") == ""
 }
 
+// IsKey reports whether a text is the key of a pool.
+func IsKey(text string) bool { return isHex(text) }
+
 func isPlain(text string) bool {
 	if text == "" || len(text) > plainLength || text[0] == '-' {
 		return false

@@ -61,12 +61,13 @@ const (
 	MetadataSize = 64 << 20
 )
 
-// NodeName is the name of a World's machine.
+// NodeName is the name of a World's machine, unless it has another.
 const NodeName = "node"
 
 // A World is a simulated machine with the disks of pools.
 type World struct {
 	*simulated.World
+	Node       string // the machine's name
 	KubeletDir string
 	Pools      []string // their names
 
@@ -80,14 +81,14 @@ func NewWorld(kubeletDir string) *World { return NewWorldOf(kubeletDir, DataSize
 
 // NewWorldOf makes a world whose default pool has so much data.
 func NewWorldOf(kubeletDir string, data int64) *World {
-	w := &World{World: simulated.NewWorld(1 << 40), KubeletDir: kubeletDir}
+	w := &World{World: simulated.NewWorld(1 << 40), Node: NodeName, KubeletDir: kubeletDir}
 	w.AddPool(plugin.DefaultPool, data)
 	return w
 }
 
 // Clone returns a copy of the machine, which nobody must be using.
 func (w *World) Clone(kubeletDir string) *World {
-	return &World{w.World.Clone(), kubeletDir, w.Pools, w.MostBytes}
+	return &World{w.World.Clone(), w.Node, kubeletDir, w.Pools, w.MostBytes}
 }
 
 // AddPool adds the disks of one more pool.
@@ -114,12 +115,12 @@ func (w *World) Driver(options ...string) *csi.Driver {
 
 // Options are those of a driver in a process. options are for all of its pools.
 func (w *World) Options(m *simulated.Machine, options ...string) csi.Options {
-	return w.OptionsOn(Machine{m}, Host{m}, options...)
+	return w.OptionsOn(Machine{m, w.Node}, Host{m}, options...)
 }
 
 // OptionsOn is Options for a machine and a host that a test has made something of.
 func (w *World) OptionsOn(m deviceset.Machine, h csi.Host, options ...string) csi.Options {
-	o := csi.Options{Version: "test", Node: NodeName, KubeletDir: w.KubeletDir, Host: h}
+	o := csi.Options{Version: "test", Node: w.Node, KubeletDir: w.KubeletDir, Host: h}
 	for _, name := range w.Pools {
 		o.Pools = append(o.Pools, &csi.Pool{Name: name, MostBytes: w.MostBytes, Open: func() (*graphdriver.Driver, error) {
 			return open(m, name, options)
@@ -129,12 +130,15 @@ func (w *World) OptionsOn(m deviceset.Machine, h csi.Host, options ...string) cs
 }
 
 // A Machine names pools as a real one does: their UUIDs differ from the first digit on,
-// which is part of dm names.
-type Machine struct{ *simulated.Machine }
+// which is part of dm names, and from machine to machine.
+type Machine struct {
+	*simulated.Machine
+	Name string
+}
 
 // NewUUID returns a hash of what the simulated machine has counted.
 func (m Machine) NewUUID() string {
-	sum := sha256.Sum256([]byte(m.Machine.NewUUID()))
+	sum := sha256.Sum256([]byte(m.Name + m.Machine.NewUUID()))
 	return hex.EncodeToString(sum[:16])
 }
 

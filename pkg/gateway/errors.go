@@ -1,0 +1,69 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
+)
+
+// What sidecars do with a code is in docs/errors.md. They copy the texts into events,
+// which are counted as one only if they do not vary.
+
+func unavailable(format string, args ...any) error {
+	return status.Errorf(codes.Unavailable, format, args...)
+}
+
+// errAbsent is of a pool whose agent is not connected.
+func errAbsent(key string, at place, known bool) error {
+	if !known {
+		return unavailable("no node that is connected has the pool with key %s; if it is lost for good, say so in the ConfigMap csi-dmthin-lost", key)
+	}
+	return unavailable("node %s, which has pool %s (key %s), is not connected", at.node, at.pool, key)
+}
+
+// errTwice is of a pool that several nodes say they have.
+func errTwice(key string, owners []*agent) error {
+	var nodes []string
+	for _, a := range owners {
+		nodes = append(nodes, a.node)
+	}
+	return unavailable("nodes %s have the pool with key %s at once, so neither is used: disks were copied, or are attached to several machines",
+		strings.Join(nodes, " and "), key)
+}
+
+func errLost(key string) error {
+	return status.Errorf(codes.NotFound, "the pool with key %s was declared lost in the ConfigMap csi-dmthin-lost", key)
+}
+
+// idError gives a code to what parsing an id has found.
+func idError(field string, err error) error {
+	if errors.Is(err, plugin.ErrNoSuchID) {
+		return status.Errorf(codes.NotFound, "%s: %v", field, err)
+	}
+	return err
+}
+
+func errMissing(field string) error {
+	return status.Errorf(codes.InvalidArgument, "%s is missing", field)
+}
+
+// patienceEnded is the error of a caller that does not wait any longer.
+func patienceEnded(ctx context.Context, what string) error {
+	s := status.FromContextError(ctx.Err())
+	return status.Error(s.Code(), fmt.Sprintf("%s: %s", what, s.Message()))
+}
+
+// definite reports whether an answer says what has become of what was asked for.
+func definite(err error) bool {
+	switch status.Code(err) {
+	case codes.Unavailable, codes.Aborted, codes.DeadlineExceeded, codes.Canceled, codes.Unknown:
+		return false
+	}
+	return true
+}

@@ -1,0 +1,81 @@
+package gateway
+
+import (
+	"sync"
+	"time"
+)
+
+// ties remember on which node a volume of a name may have been made: an attempt is under
+// way there, or ended without a definite answer. Another attempt elsewhere could make it
+// twice, and one of the two for ever.
+type ties struct {
+	mu     sync.Mutex
+	byName map[string]*tie
+}
+
+type tie struct {
+	segment string
+	running int // attempts
+	unsure  bool
+	last    time.Time
+}
+
+// tieAge is how long a name is remembered that nobody has asked for any more. The
+// provisioner repeats each half minute.
+const tieAge = time.Hour
+
+// to returns the segment of the node that a name is tied to.
+func (t *ties) to(name string) (segment string, tied bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if tie := t.byName[name]; tie != nil {
+		return tie.segment, true
+	}
+	return "", false
+}
+
+// begin ties a name to a node, unless it is tied to another, which is returned.
+func (t *ties) begin(name, segment string) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	for other, tie := range t.byName {
+		if tie.running == 0 && now.Sub(tie.last) > tieAge {
+			delete(t.byName, other)
+		}
+	}
+	if t.byName == nil {
+		t.byName = map[string]*tie{}
+	}
+	have := t.byName[name]
+	if have == nil {
+		have = &tie{segment: segment}
+		t.byName[name] = have
+	}
+	if have.segment == segment {
+		have.running++
+		have.last = now
+	}
+	return have.segment
+}
+
+// end ends an attempt, and the tie with it if the answer was definite.
+func (t *ties) end(name string, definite bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	have := t.byName[name]
+	have.running--
+	have.unsure, have.last = !definite, time.Now()
+	if have.running == 0 && !have.unsure {
+		delete(t.byName, name)
+	}
+}
+
+// drop forgets a name: its node has been away for so long that volumes go elsewhere.
+func (t *ties) drop(name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if have := t.byName[name]; have != nil && have.running == 0 {
+		delete(t.byName, name)
+	}
+}
