@@ -136,10 +136,10 @@ func because(ctx context.Context, err error) error {
 
 // client returns a client over a connection that is there already. When it is lost, so
 // is the client.
-func client(c net.Conn) (*grpc.ClientConn, error) {
+func client(c net.Conn, options ...grpc.DialOption) (*grpc.ClientConn, error) {
 	once := make(chan net.Conn, 1)
 	once <- c
-	return grpc.NewClient("passthrough:///agent",
+	return grpc.NewClient("passthrough:///agent", append(options,
 		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
 			select {
 			case c := <-once:
@@ -153,7 +153,7 @@ func client(c net.Conn) (*grpc.ClientConn, error) {
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(mostAnswerBytes)),
 		grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(),
-	)
+	)...)
 }
 
 // closeWhenLost ends ctx as soon as the connection is not ready any more.

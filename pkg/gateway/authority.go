@@ -65,7 +65,10 @@ type Authority struct {
 }
 
 // NewAuthority makes an authority that has no certificate yet.
-func NewAuthority(v Vault) *Authority { return &Authority{vault: v, now: time.Now} }
+func NewAuthority(v Vault) *Authority { return NewAuthorityAt(v, time.Now) }
+
+// NewAuthorityAt is NewAuthority with a clock.
+func NewAuthorityAt(v Vault, now func() time.Time) *Authority { return &Authority{vault: v, now: now} }
 
 // TLS is for the listener to which agents come.
 func (a *Authority) TLS() *tls.Config { return serverTLS(a.leaf.Load) }

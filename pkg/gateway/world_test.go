@@ -146,6 +146,11 @@ func (c *cluster) controller(change ...func(*gateway.Options)) *controller {
 
 func (c *cluster) controllerAt(address string, change ...func(*gateway.Options)) *controller {
 	c.t.Helper()
+	return c.controllerWith(gateway.NewAuthority(c.vault), address, change...)
+}
+
+func (c *cluster) controllerWith(keys *gateway.Authority, address string, change ...func(*gateway.Options)) *controller {
+	c.t.Helper()
 	o := gateway.Options{Version: "1.3", Review: c.tokens, Patience: patience, Lost: func(key string) bool {
 		_, lost := c.lost.Load(key)
 		return lost
@@ -154,7 +159,6 @@ func (c *cluster) controllerAt(address string, change ...func(*gateway.Options))
 		change(&o)
 	}
 	g := gateway.New(o)
-	keys := gateway.NewAuthority(c.vault)
 	if err := keys.Renew(c.t.Context()); err != nil {
 		c.t.Fatal(err)
 	}
@@ -326,6 +330,10 @@ func request(name string, size int64, where ...string) *spec.CreateVolumeRequest
 		}
 	}
 	return r
+}
+
+func deletion(of *spec.CreateVolumeResponse) *spec.DeleteVolumeRequest {
+	return &spec.DeleteVolumeRequest{VolumeId: of.GetVolume().GetVolumeId()}
 }
 
 func inPool(r *spec.CreateVolumeRequest, pool string) *spec.CreateVolumeRequest {
