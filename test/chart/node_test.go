@@ -32,6 +32,14 @@ func TestAgents(t *testing.T) {
 			}
 			checkHostPaths(t, pod, kubelet, state)
 			checkToken(t, pod)
+			for _, path := range []string{"/run", "/tmp"} {
+				mount := slices.IndexFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == path && !m.ReadOnly })
+				if mount < 0 || !slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool {
+					return v.Name == c.VolumeMounts[mount].Name && v.EmptyDir != nil && v.EmptyDir.Medium == corev1.StorageMediumMemory
+				}) {
+					t.Errorf("%s: there is no tmpfs at %s", d.Name, path)
+				}
+			}
 
 			config := slices.IndexFunc(pod.Volumes, func(v corev1.Volume) bool { return v.Name == "config" })
 			file := checkAgentFile(t, named[*corev1.ConfigMap](t, all, pod.Volumes[config].ConfigMap.Name))

@@ -154,8 +154,11 @@ func checkContainer(t *testing.T, pod string, c corev1.Container) {
 		ports[p.Name] = true
 	}
 	for _, probe := range []*corev1.Probe{c.StartupProbe, c.LivenessProbe, c.ReadinessProbe} {
-		if probe != nil && !ports[probe.HTTPGet.Port.StrVal] {
-			t.Errorf("%s/%s: a probe asks the port %v", pod, c.Name, probe.HTTPGet.Port)
+		if probe == nil {
+			continue
+		}
+		if paths := []string{"/healthz", "/readyz", "/healthz/leader-election"}; !ports[probe.HTTPGet.Port.StrVal] || !slices.Contains(paths, probe.HTTPGet.Path) {
+			t.Errorf("%s/%s: a probe asks %v", pod, c.Name, probe.HTTPGet)
 		}
 	}
 	if c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() {
