@@ -29,6 +29,12 @@ build/csi-dmthin: FORCE
 build/box build/demo build/bench: FORCE
 	@CGO_ENABLED=0 go build -buildvcs=false -o $@ ./test/$(@F)
 
+build/cluster: FORCE
+	@CGO_ENABLED=0 go build -buildvcs=false -o $@ ./test/e2e/cluster
+
+build/stories: FORCE
+	@CGO_ENABLED=0 go build -C test/e2e/stories -buildvcs=false -o $(CURDIR)/$@ .
+
 build/tally: FORCE
 	@go build -buildvcs=false -o $@ ./test/box/tally
 
@@ -47,6 +53,7 @@ test: setup ## run all tests: this is the one to run
 test-unit: ## run the tests that need no device-mapper, with the race detector
 	go test -race -timeout 5m -skip '^Test(Kernel|Torture)' ./...
 	go test -C test/sanity -timeout 5m -skip '^TestKernel' ./...
+	go test -C test/chart -timeout 10m ./...
 	go test -v -count=1 -timeout 5m -run '^TestTorture' ./pkg/deviceset
 
 .PHONY: torture
@@ -78,10 +85,30 @@ test-smp: PKG ?= $(call packages,TestKernelSMP)
 test-smp: build/box build/tally ## run the kernel tests that need several CPUs
 	$(kernel_tests) -run '^TestKernelSMP' $(PKG)
 
+.PHONY: image
+image: ## build the image, with docker or buildah: IMAGE= BASE= GO_IMAGE= ARCH=
+	@tools/image
+
+.PHONY: setup-e2e
+setup-e2e: setup
+	@tools/setup e2e
+
+.PHONY: cluster
+cluster: setup-e2e build/box build/cluster ## bring up a Kubernetes cluster whose nodes have thin pools; build/cluster down ends it
+	@build/cluster up
+
+# The first time Kubernetes is built, which takes ten minutes and more. The stories have no
+# network but the cluster's, so they are built before.
+.PHONY: e2e
+e2e: setup-e2e build/box build/cluster build/stories ## run the end-to-end stories on a cluster of two nodes
+	@build/cluster driver-image build/driver.tar
+	@build/cluster run -image build/driver.tar -collect build/e2e-failure -timeout 30m -- build/stories -chart charts/csi-dmthin
+
 .PHONY: lint
 lint: setup build/bin/golangci-lint ## check for mistakes, format, and who imports whom
 	build/bin/golangci-lint run
 	cd test/sanity && ../../build/bin/golangci-lint run -c ../../.golangci.yml
+	cd test/chart && ../../build/bin/golangci-lint run -c ../../.golangci.yml
 	cd test/graphtest && CGO_ENABLED=0 ../../build/bin/golangci-lint run -c ../../.golangci.yml
 
 build/bin/golangci-lint: tools/go.mod

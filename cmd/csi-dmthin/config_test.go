@@ -157,8 +157,8 @@ func TestConfigRefuses(t *testing.T) {
 		says []string
 	}{
 		"an unknown flag":         {args: []string{"--colour"}, says: []string{"--colour"}},
-		"an unknown key":          {file: "colour: red", says: []string{`"colour" is none of the flags of serve`, "config.yaml"}},
-		"a file in a file":        {file: "config: x", says: []string{`"config" is none`}},
+		"an unknown key":          {file: "colour: red", says: []string{`"colour" is no flag of this command`, "config.yaml"}},
+		"a file in a file":        {file: "config: x", says: []string{`"config" is no flag`}},
 		"a key twice":             {file: "node: a\nnode: b", says: []string{"node"}},
 		"what is no YAML":         {file: "{", says: []string{"config.yaml"}},
 		"no file":                 {args: []string{"--config", "/nowhere/c.yaml"}, says: []string{"/nowhere/c.yaml", "no such file"}},

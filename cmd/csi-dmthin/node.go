@@ -43,12 +43,7 @@ func nodeCommand() *cobra.Command {
 			"`nodes` has pools for single nodes, by the nodes' names, which take the place of the others.",
 		Args: cobra.NoArgs,
 	}
-	c.flags(command.Flags())
-	n.flags(command.Flags())
-	command.Flags().Var(&c.perNode, "nodes", "")
-	if err := command.Flags().MarkHidden("nodes"); err != nil {
-		panic(err) // there is no such flag
-	}
+	n.register(command.Flags(), &c)
 	command.RunE = func(command *cobra.Command, _ []string) error {
 		if err := c.complete(command.Flags()); err != nil {
 			return err
@@ -61,6 +56,14 @@ func nodeCommand() *cobra.Command {
 		return serve(ctx, &c, &n)
 	}
 	return command
+}
+
+// register makes the flags of serve and those of node known.
+func (n *nodeConfig) register(f *pflag.FlagSet, c *config) {
+	c.flags(f)
+	n.flags(f)
+	f.Var(&c.perNode, "nodes", "")
+	f.Lookup("nodes").Hidden = true // it is for the file
 }
 
 func (n *nodeConfig) flags(f *pflag.FlagSet) {

@@ -12,17 +12,35 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/csi"
+	"github.com/csi-dmthin/csi-dmthin/pkg/gateway"
 )
 
 // docs/serve.md has all flags and all metrics, as the code has them.
 func TestServeDoc(t *testing.T) {
-	const path = "../../docs/serve.md"
+	checkTables(t, "../../docs/serve.md", map[string]string{
+		"flags":   flagTable((&config{}).flags),
+		"metrics": metricTable(func(r prometheus.Registerer) { csi.NewMetrics(r, csi.New(csi.Options{}), true) }),
+	})
+}
+
+// docs/cluster.md has those of node and controller.
+func TestClusterDoc(t *testing.T) {
+	checkTables(t, "../../docs/cluster.md", map[string]string{
+		"node flags":       flagTable((&nodeConfig{}).flags),
+		"controller flags": flagTable((&controllerConfig{}).flags),
+		"metrics":          metricTable(func(r prometheus.Registerer) { gateway.NewMetrics(r, gateway.New(gateway.Options{})) }),
+	})
+}
+
+// checkTables compares the tables of a document with what they should be.
+func checkTables(t *testing.T, path string, tables map[string]string) {
+	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := string(text)
-	for name, table := range map[string]string{"flags": flagTable(), "metrics": metricTable()} {
+	for name, table := range tables {
 		part := regexp.MustCompile(`(?s)<!-- ` + name + ` -->\n.*?<!-- end -->`)
 		if !part.MatchString(want) {
 			t.Fatalf("%s has no place for the %s", path, name)
@@ -33,17 +51,17 @@ func TestServeDoc(t *testing.T) {
 		return
 	}
 	if !*update {
-		t.Fatalf("%s is not what the code says: go test ./cmd/csi-dmthin -run TestServeDoc -update", path)
+		t.Fatalf("%s is not what the code says: go test ./cmd/csi-dmthin -run Doc -update", path)
 	}
 	if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// flagTable lists the flags of serve. The node's name is this machine's.
-func flagTable() string {
-	f := pflag.NewFlagSet("serve", pflag.ContinueOnError)
-	(&config{}).flags(f)
+// flagTable lists flags. The node's name is this machine's.
+func flagTable(add func(*pflag.FlagSet)) string {
+	f := pflag.NewFlagSet("", pflag.ContinueOnError)
+	add(f)
 	table := "| flag | default | |\n|---|---|---|\n"
 	f.VisitAll(func(flag *pflag.Flag) {
 		_, usage := pflag.UnquoteUsage(flag)
@@ -61,10 +79,10 @@ func flagTable() string {
 
 var described = regexp.MustCompile(`fqName: "([^"]+)", help: "([^"]+)",.* variableLabels: {([^}]*)}`)
 
-// metricTable lists the metrics of a driver.
-func metricTable() string {
+// metricTable lists metrics.
+func metricTable(register func(prometheus.Registerer)) string {
 	r := &describing{}
-	csi.NewMetrics(r, csi.New(csi.Options{}), true)
+	register(r)
 	slices.Sort(r.rows)
 	return "| metric | labels | |\n|---|---|---|\n" + strings.Join(r.rows, "")
 }
