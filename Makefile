@@ -104,6 +104,10 @@ e2e: setup-e2e build/box build/cluster build/stories ## run the end-to-end stori
 	@build/cluster driver-image build/driver.tar
 	@build/cluster run -image build/driver.tar -collect build/e2e-failure -timeout 30m -- build/stories -chart charts/csi-dmthin
 
+.PHONY: e2e-kind
+e2e-kind: setup build/stories ## run them on kind, where there is a Docker engine and a kernel with dm-thin
+	@test/e2e/kind/run
+
 .PHONY: lint
 lint: setup build/bin/golangci-lint ## check for mistakes, format, and who imports whom
 	build/bin/golangci-lint run
