@@ -12,14 +12,6 @@ import (
 // ahead leave to others: with less than that a kubelet evicts pods.
 const leastFree = 15
 
-// filling returns how the data file grows.
-func (c *Config) filling() Filling {
-	if c.Preallocate {
-		return Blocks
-	}
-	return Holes
-}
-
 // openDataFile opens or makes the data file. One that holds a pool's data is served
 // even if there is no room for what it lacks.
 func (s *DeviceSet) openDataFile(r poolRecord) (Disk, error) {

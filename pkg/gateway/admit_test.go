@@ -250,14 +250,13 @@ func TestSecondConnectionOfANode(t *testing.T) {
 func TestAgentThatAnswersForOthers(t *testing.T) {
 	c := newCluster(t)
 	g := c.controller()
-	na := c.node("na", 8*gib)
+	c.node("na", 8*gib)
 	c.node("nb", 8*gib, func(a *gateway.Agent) { // it has another secret than it makes volumes with
 		a.Pools = func() []gateway.Pool { return []gateway.Pool{{Name: "default", Secret: "something else"}} }
 	})
 	g.knows(t, "na", "nb")
 	_, err := g.CreateVolume(t.Context(), request("one", gib, "nb"))
 	refuses(t, err, codes.Internal, "nb", "none of its pools")
-	_ = na
 }
 
 // A controller that comes later is found, and each has all agents.
@@ -299,8 +298,7 @@ func TestLatePool(t *testing.T) {
 	g := c.controller()
 	var open atomic.Bool
 	w := csitest.NewWorldOf(t.TempDir(), 8*gib)
-	var n *node
-	n = c.nodeOn("na", w, func(a *gateway.Agent) {
+	c.nodeOn("na", w, func(a *gateway.Agent) {
 		pools := a.Pools
 		a.Pools = func() []gateway.Pool {
 			if !open.Load() {
@@ -314,14 +312,13 @@ func TestLatePool(t *testing.T) {
 	refuses(t, err, codes.Unavailable, "default")
 	open.Store(true)
 	until(t, func() error { return second(g.CreateVolume(t.Context(), request("one", gib, "na"))) })
-	_ = n
 }
 
 // Five hundred agents come at once.
 func TestFiveHundredAgents(t *testing.T) {
 	c := newCluster(t)
 	g := c.controller()
-	real := c.node("na", 8*gib)
+	c.node("na", 8*gib)
 	g.knows(t, "na")
 	begin := time.Now()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -354,7 +351,6 @@ func TestFiveHundredAgents(t *testing.T) {
 		t.Errorf("it is on %s", at)
 	}
 	t.Logf("the roomiest of 500 asked and found in %v", time.Since(begin))
-	_ = real
 }
 
 // noRoom is a driver without room.

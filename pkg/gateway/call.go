@@ -38,7 +38,7 @@ func (g *Gateway) explain(ctx context.Context, a *agent, method string, err erro
 		return unavailable("node %s runs %s, which has no %s: this controller is %s", a.node, a.version, method, g.Version)
 	case answered:
 		return status.Error(s.Code(), s.Message())
-	case ctx.Err() != nil:
+	case ctx.Err() != nil || s.Code() == codes.DeadlineExceeded: // the one may be known before the other
 		return patienceEnded(ctx, "node "+a.node+" goes on with "+method)
 	case s.Code() == codes.ResourceExhausted: // which would send a claim to another node
 		return status.Errorf(codes.Internal, "node %s: its answer to %s: %s", a.node, method, s.Message())

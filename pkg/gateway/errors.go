@@ -55,8 +55,11 @@ func errMissing(field string) error {
 
 // patienceEnded is the error of a caller that does not wait any longer.
 func patienceEnded(ctx context.Context, what string) error {
-	s := status.FromContextError(ctx.Err())
-	return status.Error(s.Code(), fmt.Sprintf("%s: %s", what, s.Message()))
+	why := ctx.Err()
+	if why == nil {
+		why = context.DeadlineExceeded
+	}
+	return status.Error(status.FromContextError(why).Code(), fmt.Sprintf("%s: %v", what, why))
 }
 
 // definite reports whether an answer says what has become of what was asked for.

@@ -161,7 +161,7 @@ func TestPoolsByName(t *testing.T) {
 func TestAbsentNode(t *testing.T) {
 	c := newCluster(t)
 	g := c.controller(func(o *gateway.Options) { o.Patience.Absent = time.Second })
-	na, nb := c.node("na", 8*gib), c.node("nb", 4*gib)
+	na, _ := c.node("na", 8*gib), c.node("nb", 4*gib)
 	g.knows(t, "na", "nb")
 	v, _ := g.made(t, request("one", gib, "na"))
 	na.stop()
@@ -215,7 +215,6 @@ func TestAbsentNode(t *testing.T) {
 	if _, err := g.DeleteVolume(ctx, &spec.DeleteVolumeRequest{VolumeId: v.GetVolumeId()}); err != nil {
 		t.Error(err)
 	}
-	_ = nb
 }
 
 // A gateway that has just started holds calls, since agents are on their way.
