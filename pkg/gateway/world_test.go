@@ -27,7 +27,7 @@ const gib = int64(1) << 30
 
 // patience that tests have.
 var patience = gateway.Patience{
-	Start: time.Nanosecond, Hold: 500 * time.Millisecond, Absent: 300 * time.Millisecond, Admit: 5 * time.Second, Ask: 2 * time.Second,
+	Start: time.Nanosecond, Hold: 500 * time.Millisecond, Absent: time.Minute, Admit: 5 * time.Second, Ask: 2 * time.Second,
 }
 
 // tokens review a token that is the name of its node; and refuse others.
