@@ -247,7 +247,7 @@ func TestCutsUnderLoad(t *testing.T) {
 			select {
 			case <-done:
 				return
-			case <-time.After(300 * time.Millisecond):
+			case <-time.After(100 * time.Millisecond):
 				cut.cut()
 			}
 		}
