@@ -125,10 +125,14 @@ func (p *Pool) Key() string {
 func (p *Pool) Secret() string {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	if p.layers == nil {
-		return ""
+	var empty *EmptyPool
+	switch {
+	case p.layers != nil:
+		return p.layers.PoolUUID()
+	case errors.As(p.err, &empty): // its ids still come here
+		return empty.UUID
 	}
-	return p.layers.PoolUUID()
+	return ""
 }
 
 // While closes the pool for do, and opens it again.

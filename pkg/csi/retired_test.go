@@ -84,6 +84,7 @@ func TestEmptyPool(t *testing.T) {
 	equals(t, "ready", ready, true)
 	equals(t, "says", notOpen, []string{"pool old: it is not in the configuration and has no volumes, so it was closed; it is left under /pools/old"})
 
+	equals(t, "it is announced", old.Secret(), uuid)
 	must(t, l.deleteSnapshot(t, s))
 	must(t, l.deleteVolume(t, v))
 	must(t, l.unstage(t, v))
