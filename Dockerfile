@@ -25,6 +25,8 @@ ARG TARGETARCH
 COPY build/linux-$TARGETARCH/csi-dmthin /csi-dmthin
 
 FROM ${BINARY} AS binary
+# Of a stage without a step buildah 1.28 forgets to clean up.
+WORKDIR /
 
 FROM ${BASE}
 # mkfs, fsck and growing; blkid; thin_check and its like, and dmsetup, for docs/repair.md.
