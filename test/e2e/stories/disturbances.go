@@ -2,14 +2,17 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 )
 
 func agentRestarted(s *scene) {
@@ -29,29 +32,51 @@ func agentRestarted(s *scene) {
 	}
 }
 
+// controllerKilled asks for all volumes at once and kills the controllers as soon as there is
+// one. The rest is then in all the states that there are.
 func controllerKilled(s *scene) {
 	const many = 20
 	name := func(i int) string { return fmt.Sprintf("data%d", i) }
+	volumes, err := s.api.CoreV1().PersistentVolumes().Watch(s.ctx, metav1.ListOptions{})
+	s.must(err, "watch volumes")
+	defer volumes.Stop()
+	var group sync.WaitGroup
+	asked := make([]error, many)
 	for i := range many {
-		s.claim(name(i), "64Mi", ext4Class+restores)
+		group.Go(func() { asked[i] = performed(func() { s.claim(name(i), "64Mi", ext4Class+restores) }) })
 	}
-	s.until(patience, "some are made", func() string {
-		volumes, err := s.ownVolumes()
-		if err != nil {
-			return err.Error()
-		}
-		return none(len(volumes), "none is")
-	})
+	s.first(volumes.ResultChan())
 	now := int64(0)
 	pods := s.api.CoreV1().Pods(s.namespace)
 	s.must(pods.DeleteCollection(s.ctx, metav1.DeleteOptions{GracePeriodSeconds: &now}, metav1.ListOptions{LabelSelector: controllerLabels}), "kill the controllers")
 	made, err := s.ownVolumes()
 	s.must(err, "list volumes")
+	group.Wait()
+	s.must(errors.Join(asked...), "ask for %d volumes", many)
 	for i := range many {
 		s.bound(name(i))
 	}
 	s.note("%d of %d were made when it was killed", len(made), many)
 	s.nothingLostOrDoubled()
+}
+
+// first waits for the first volume of the scene.
+func (s *scene) first(volumes <-chan watch.Event) {
+	limit := time.After(patience)
+	for {
+		select {
+		case event := <-volumes:
+			pv, ok := event.Object.(*corev1.PersistentVolume)
+			if ok && pv.Spec.ClaimRef != nil && pv.Spec.ClaimRef.Namespace == s.ns {
+				return
+			}
+			if !ok {
+				s.fail("watch volumes: %v", event.Object)
+			}
+		case <-limit:
+			s.fail("there is no volume after %v", patience)
+		}
+	}
 }
 
 // agentStopped has a volume deleted, too, on the node that has no agent.

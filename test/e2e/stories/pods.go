@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -121,14 +122,20 @@ func notReady(pod *corev1.Pod) string {
 	return strings.TrimSpace(string(pod.Status.Phase) + " on " + pod.Spec.NodeName + ": " + strings.Join(waits, "; "))
 }
 
-// pending waits until the scheduler finds no node for a pod and says why.
+// pending waits until the scheduler finds no node for a pod and says why, and sees that it
+// stays so.
 func (s *scene) pending(name string, words ...string) {
 	s.told("Pod", name, words...)
-	pod, err := s.getPod(name)
-	s.must(err, "get pod %s", name)
-	if pod.Spec.NodeName != "" {
-		s.fail("pod %s is on %s, and should wait", name, pod.Spec.NodeName)
-	}
+	s.throughout(3*time.Second, func() string {
+		pod, err := s.getPod(name)
+		switch {
+		case err != nil:
+			return err.Error()
+		case pod.Spec.NodeName != "":
+			return fmt.Sprintf("pod %s is on %s, and should wait", name, pod.Spec.NodeName)
+		}
+		return ""
+	})
 }
 
 // stop deletes a pod and waits until it is gone.

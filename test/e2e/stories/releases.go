@@ -44,10 +44,10 @@ func (s *scene) driverGone() {
 	})
 }
 
-// remains prints what there may be of the driver on a node that has none, outside of what it
-// keeps on disk.
+// remains prints what there may be of the driver on a node that has none. What it keeps on
+// disk stays, and so does the file system below it.
 const remains = `
-	grep -F csi-dmthin /proc/mounts
+	grep -E '^/dev/mapper/csi-dmthin-|/csi-dmthin\.dev/' /proc/mounts
 	for f in /sys/block/dm-*/dm/name; do [ -e $f ] && grep -H csi-dmthin $f; done
 	for f in /sys/block/loop*/loop/backing_file; do [ -e $f ] && grep -H csi-dmthin $f; done
 	ls -d /var/lib/kubelet/plugins_registry/*csi-dmthin* /var/lib/kubelet/plugins/csi-dmthin.dev/*.sock 2>/dev/null
