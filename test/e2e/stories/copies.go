@@ -5,7 +5,7 @@ import "fmt"
 func snapshotUnderWrite(s *scene) {
 	s.claim("data", "256Mi", ext4Class)
 	s.start("writer", with("data"), writing("data"))
-	acked := s.ackedBeyond("writer", 20)
+	acked := s.ackedBeyond("writer", 10)
 	s.snapshot("then", "data")
 	s.taken("then")
 	after := s.ackedBeyond("writer", acked)

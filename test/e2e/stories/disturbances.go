@@ -175,7 +175,7 @@ func powerCut(s *scene) {
 	s.claim("raw", "64Mi", ext4Class, block)
 	s.start("writer", with("data"), device("raw"), writing("data"), on(node))
 	sum := s.sh("writer", "dd if=/dev/urandom of=/dev/raw bs=1M count=8 conv=fsync,notrunc status=none && head -c 8388608 /dev/raw | sha256sum")
-	acked := s.ackedBeyond("writer", 20)
+	acked := s.ackedBeyond("writer", 10)
 
 	_, err := s.harness(s.ctx, "E2E_POWER_CUT", node)
 	s.must(err, "cut the power of %s", node)

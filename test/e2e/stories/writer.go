@@ -21,7 +21,7 @@ func writing(claim string) podOption {
 			else
 				echo "record $i" >>/tmp/errors
 			fi
-			sleep 0.05
+			sleep 0.2
 		done`, "CLAIM", claim))
 }
 
