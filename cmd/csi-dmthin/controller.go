@@ -6,23 +6,18 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"time"
 
-	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"k8s.io/klog/v2"
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/csi"
@@ -123,7 +118,7 @@ func (c *controllerConfig) run(ctx context.Context) error {
 	failed := make(chan error, 3)
 	go func() { failed <- server.Serve(socket) }()
 	var listening atomic.Bool
-	web, err := c.serveHTTP(ctx, registry, &listening, failed)
+	web, err := serveHTTP(ctx, c.HTTP, c.Endpoint, hasCertificate(&listening), registry, failed)
 	if err != nil {
 		server.Stop()
 		return errors.Join(err, agents.Close())
@@ -168,30 +163,13 @@ func (c *controllerConfig) lost(key string) bool {
 	return err == nil
 }
 
-// serveHTTP serves metrics and health. Ready is who listens: agents look for all
-// controllers, ready or not, so to wait for agents would be to wait for ever.
-func (c *controllerConfig) serveHTTP(ctx context.Context, registry *prometheus.Registry, listening *atomic.Bool, failed chan<- error) (*http.Server, error) {
-	if c.HTTP == "" {
-		return nil, nil
-	}
-	own, err := grpc.NewClient(c.Endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return nil, err
-	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
-		defer cancel()
-		_, err := csipb.NewIdentityClient(own).Probe(ctx, &csipb.ProbeRequest{})
-		answerHealth(w, err)
-	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		var notes []string
+// hasCertificate is ready when the controller listens: agents look for all controllers,
+// ready or not, so to wait for agents would be to wait for ever.
+func hasCertificate(listening *atomic.Bool) func() (bool, []string) {
+	return func() (bool, []string) {
 		if !listening.Load() {
-			notes = append(notes, "there is no certificate yet: the log says why")
+			return false, []string{"there is no certificate yet: the log says why"}
 		}
-		answerReady(w, len(notes) == 0, notes)
-	})
-	return listenAndServe(ctx, c.HTTP, mux, failed)
+		return true, nil
+	}
 }

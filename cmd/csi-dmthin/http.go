@@ -16,14 +16,14 @@ import (
 
 // serveHTTP serves metrics and health:
 //
-//	/healthz  the driver answers on its own socket; it knows nothing of pools
-//	/readyz   every pool is open, or known not to open: then it says why; and the kubelet knows the driver
+//	/healthz  CSI is answered on our own socket; it knows nothing of pools
+//	/readyz   what ready says, with its notes
 //	/metrics  Prometheus
-func (c *config) serveHTTP(ctx context.Context, ready func() (bool, []string), registry *prometheus.Registry, failed chan<- error) (*http.Server, error) {
-	if c.HTTP == "" {
+func serveHTTP(ctx context.Context, address, endpoint string, ready func() (bool, []string), registry *prometheus.Registry, failed chan<- error) (*http.Server, error) {
+	if address == "" {
 		return nil, nil
 	}
-	own, err := grpc.NewClient(c.Endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	own, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return nil, err
 	}
@@ -39,16 +39,11 @@ func (c *config) serveHTTP(ctx context.Context, ready func() (bool, []string), r
 		ready, notes := ready()
 		answerReady(w, ready, notes)
 	})
-	return listenAndServe(ctx, c.HTTP, mux, failed)
-}
-
-// listenAndServe serves HTTP on a TCP address.
-func listenAndServe(ctx context.Context, address string, h http.Handler, failed chan<- error) (*http.Server, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("http: %w", err)
 	}
-	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	go func() { failed <- server.Serve(l) }()
 	return server, nil
 }

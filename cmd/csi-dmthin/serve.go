@@ -71,7 +71,7 @@ func serve(ctx context.Context, c *config, n *nodeConfig) error {
 		}
 		defer member.leave()
 	}
-	web, err := c.serveHTTP(ctx, readiness(driver, member), registry, failed)
+	web, err := serveHTTP(ctx, c.HTTP, c.Endpoint, readiness(driver, member), registry, failed)
 	if err != nil {
 		server.Stop()
 		return err
@@ -100,7 +100,8 @@ func serve(ctx context.Context, c *config, n *nodeConfig) error {
 	return errors.Join(err, closeHTTP(web), closeHTTP(admin), driver.Close())
 }
 
-// readiness returns what tells whether all is there that will be, with notes.
+// readiness returns what tells whether every pool is open or known not to open, and the
+// kubelet knows the driver, with notes on what is not as it should be.
 func readiness(driver *csi.Driver, member *membership) func() (bool, []string) {
 	return func() (bool, []string) {
 		ready, notes := driver.Ready()

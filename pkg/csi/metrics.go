@@ -23,12 +23,7 @@ type Metrics struct {
 // NewMetrics registers the metrics of a driver.
 func NewMetrics(r prometheus.Registerer, d *Driver, perVolume bool) *Metrics {
 	m := &Metrics{
-		operations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:        "csi_plugin_operations_seconds",
-			Help:        "How long CSI calls took, by their code.",
-			Buckets:     []float64{.005, .025, .1, .25, .5, 1, 2.5, 5, 10, 15, 25, 50, 120, 300, 600},
-			ConstLabels: prometheus.Labels{"driver_name": plugin.Name},
-		}, []string{"method_name", "grpc_status_code"}),
+		operations: plugin.Operations(),
 		ioctls: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "dmthin_ioctl_seconds", Help: "How long device-mapper took, by command.",
 			Buckets: prometheus.ExponentialBuckets(25e-6, 4, 10),

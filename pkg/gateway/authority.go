@@ -13,10 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"sync/atomic"
 	"time"
-
-	"k8s.io/klog/v2"
 )
 
 // A Vault keeps the controller's keys, for all of its replicas, and publishes whom agents
@@ -59,9 +56,9 @@ const (
 
 // An Authority makes the controller's certificates and renews them in time.
 type Authority struct {
+	served
 	vault Vault
 	now   func() time.Time
-	leaf  atomic.Pointer[tls.Certificate]
 }
 
 // NewAuthority makes an authority that has no certificate yet.
@@ -70,41 +67,9 @@ func NewAuthority(v Vault) *Authority { return NewAuthorityAt(v, time.Now) }
 // NewAuthorityAt is NewAuthority with a clock.
 func NewAuthorityAt(v Vault, now func() time.Time) *Authority { return &Authority{vault: v, now: now} }
 
-// TLS is for the listener to which agents come.
-func (a *Authority) TLS() *tls.Config { return serverTLS(a.leaf.Load) }
-
-func serverTLS(leaf func() *tls.Certificate) *tls.Config {
-	return &tls.Config{
-		MinVersion: tls.VersionTLS13,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			if c := leaf(); c != nil {
-				return c, nil
-			}
-			return nil, errors.New("there is no certificate yet")
-		},
-	}
-}
-
 // Run looks after the certificates until ctx ends, and calls ready when there are some.
 func (a *Authority) Run(ctx context.Context, ready func()) {
 	keepAt(ctx, "The certificates could not be looked after", a.Renew, ready)
-}
-
-// keepAt does something again and again, and sooner where it failed.
-func keepAt(ctx context.Context, failed string, do func(context.Context) error, ready func()) {
-	for first := true; ctx.Err() == nil; {
-		err := do(ctx)
-		wait := lookAtKeys
-		switch {
-		case err != nil:
-			klog.FromContext(ctx).Error(err, failed)
-			wait = retryKeys
-		case first:
-			first = false
-			ready()
-		}
-		sleep(ctx, wait)
-	}
 }
 
 // Renew makes what is missing or about to end, publishes whom to trust, and then serves.

@@ -6,22 +6,18 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync/atomic"
 )
 
 // Files are certificates that somebody else makes and renews, such as cert-manager: a
 // folder with tls.crt, tls.key and the authority's ca.crt.
 type Files struct {
+	served
 	dir   string
 	vault Vault // for Publish alone
-	leaf  atomic.Pointer[tls.Certificate]
 }
 
 // NewFiles makes what serves the certificates of a folder, and publishes its ca.crt.
 func NewFiles(dir string, v Vault) *Files { return &Files{dir: dir, vault: v} }
-
-// TLS is for the listener to which agents come.
-func (f *Files) TLS() *tls.Config { return serverTLS(f.leaf.Load) }
 
 // Run looks at the folder until ctx ends, and calls ready when there are certificates.
 func (f *Files) Run(ctx context.Context, ready func()) {

@@ -20,21 +20,20 @@ const mostEntries = 1000
 // ListVolumes lists the volumes of all pools, in the order of their ids. The token is the
 // last id of a page.
 func (g *Gateway) ListVolumes(ctx context.Context, r *csi.ListVolumesRequest) (*csi.ListVolumesResponse, error) {
-	answer := &csi.ListVolumesResponse{}
-	next, err := g.list(ctx, plugin.Volume, r.GetMaxEntries(), r.GetStartingToken(), func(a *agent, token string, most int32) (ids []string, more bool, err error) {
+	type entry = *csi.ListVolumesResponse_Entry
+	fetch := func(a *agent, token string, most int32) ([]entry, bool, error) {
 		page, err := call(ctx, g, a, "ListVolumes", a.ListVolumes, &csi.ListVolumesRequest{MaxEntries: most, StartingToken: token})
 		for _, e := range page.GetEntries() {
 			e.Volume.AccessibleTopology = []*csi.Topology{plugin.Topology(a.node)}
-			answer.Entries = append(answer.Entries, e)
-			ids = append(ids, e.GetVolume().GetVolumeId())
 		}
-		return ids, page.GetNextToken() != "", err
-	}, func(keep int) { answer.Entries = answer.Entries[:keep] })
+		return page.GetEntries(), page.GetNextToken() != "", err
+	}
+	id := func(e entry) string { return e.GetVolume().GetVolumeId() }
+	entries, next, err := list(ctx, g, plugin.Volume, r.GetMaxEntries(), r.GetStartingToken(), fetch, id)
 	if err != nil {
 		return nil, err
 	}
-	answer.NextToken = next
-	return answer, nil
+	return &csi.ListVolumesResponse{Entries: entries, NextToken: next}, nil
 }
 
 // ListSnapshots lists snapshots likewise; those of an id or of a volume are asked of their
@@ -54,46 +53,42 @@ func (g *Gateway) ListSnapshots(ctx context.Context, r *csi.ListSnapshotsRequest
 		}
 		return call(ctx, g, a, "ListSnapshots", a.ListSnapshots, r)
 	}
-	answer := &csi.ListSnapshotsResponse{}
-	next, err := g.list(ctx, plugin.Snapshot, r.GetMaxEntries(), r.GetStartingToken(), func(a *agent, token string, most int32) (ids []string, more bool, err error) {
+	type entry = *csi.ListSnapshotsResponse_Entry
+	fetch := func(a *agent, token string, most int32) ([]entry, bool, error) {
 		page, err := call(ctx, g, a, "ListSnapshots", a.ListSnapshots, &csi.ListSnapshotsRequest{MaxEntries: most, StartingToken: token})
-		for _, e := range page.GetEntries() {
-			answer.Entries = append(answer.Entries, e)
-			ids = append(ids, e.GetSnapshot().GetSnapshotId())
-		}
-		return ids, page.GetNextToken() != "", err
-	}, func(keep int) { answer.Entries = answer.Entries[:keep] })
+		return page.GetEntries(), page.GetNextToken() != "", err
+	}
+	id := func(e entry) string { return e.GetSnapshot().GetSnapshotId() }
+	entries, next, err := list(ctx, g, plugin.Snapshot, r.GetMaxEntries(), r.GetStartingToken(), fetch, id)
 	if err != nil {
 		return nil, err
 	}
-	answer.NextToken = next
-	return answer, nil
+	return &csi.ListSnapshotsResponse{Entries: entries, NextToken: next}, nil
 }
 
-// list visits the pools in the order of their keys. fetch adds a page of an agent to the
-// answer, and keep cuts the answer to what is wanted of it.
-func (g *Gateway) list(
-	ctx context.Context, k plugin.Kind, most int32, token string,
-	fetch func(a *agent, token string, most int32) (ids []string, more bool, err error), keep func(int),
-) (next string, err error) {
+// list visits the pools in the order of their keys, and returns a page of what fetch has
+// of them. id is that of an entry.
+func list[E any](
+	ctx context.Context, g *Gateway, k plugin.Kind, most int32, token string,
+	fetch func(a *agent, token string, most int32) (page []E, more bool, err error), id func(E) string,
+) (entries []E, next string, err error) {
 	var from plugin.ID
 	if token != "" {
 		if from, err = plugin.ParseID(k, token); err != nil {
-			return "", status.Errorf(codes.Aborted, "starting_token %.140q was not given out here", token)
+			return nil, "", status.Errorf(codes.Aborted, "starting_token %.140q was not given out here", token)
 		}
 	}
 	limit := int(most)
 	switch {
 	case most < 0:
-		return "", status.Errorf(codes.InvalidArgument, "max_entries %d", most)
+		return nil, "", status.Errorf(codes.InvalidArgument, "max_entries %d", most)
 	case most == 0 || most > mostEntries:
 		limit = mostEntries
 	}
 	keys, err := g.listed(ctx, from.Pool)
 	if err != nil {
-		return "", err
+		return nil, "", err
 	}
-	count, last := 0, ""
 	for _, key := range keys {
 		if key < from.Pool {
 			continue
@@ -103,28 +98,27 @@ func (g *Gateway) list(
 			at = token
 		}
 		for more := true; more; {
-			if count == limit {
-				return last, nil
+			if len(entries) == limit {
+				return entries, id(entries[limit-1]), nil
 			}
 			a, err := g.route(ctx, key)
 			if err != nil {
-				return "", err
+				return nil, "", err
 			}
-			var ids []string
-			if ids, more, err = fetch(a, at, int32(limit-count)); err != nil {
-				return "", err
+			var page []E
+			if page, more, err = fetch(a, at, int32(limit-len(entries))); err != nil {
+				return nil, "", err
 			}
-			for _, id := range ids {
-				if !strings.HasPrefix(id, key+".") { // the agent's next pool has its turn
+			for _, e := range page {
+				if !strings.HasPrefix(id(e), key+".") { // the agent's next pool has its turn
 					more = false
 					break
 				}
-				count, last, at = count+1, id, id
+				entries, at = append(entries, e), id(e)
 			}
-			keep(count)
 		}
 	}
-	return "", nil
+	return entries, "", nil
 }
 
 // listed returns the keys of the pools that a list is of. All must be connected that

@@ -27,16 +27,11 @@ type Metrics struct {
 // NewMetrics registers the metrics of a gateway.
 func NewMetrics(r prometheus.Registerer, g *Gateway) *Metrics {
 	m := &Metrics{
-		gateway: g,
-		operations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:        "csi_plugin_operations_seconds",
-			Help:        "How long CSI calls took, by their code.",
-			Buckets:     []float64{.005, .025, .1, .25, .5, 1, 2.5, 5, 10, 15, 25, 50, 120, 300, 600},
-			ConstLabels: prometheus.Labels{"driver_name": plugin.Name},
-		}, []string{"method_name", "grpc_status_code"}),
-		agents:    prometheus.NewDesc("dmthin_gateway_agents", "Agents that are connected, by their versions.", []string{"version"}, nil),
-		conflicts: prometheus.NewDesc("dmthin_gateway_pool_conflict", "1 for a pool that several nodes have at once.", []string{"key", "nodes"}, nil),
-		absent:    prometheus.NewDesc("dmthin_gateway_pool_absent", "1 for a pool that was seen and whose agent is not connected.", []string{"key", "node", "pool"}, nil),
+		gateway:    g,
+		operations: plugin.Operations(),
+		agents:     prometheus.NewDesc("dmthin_gateway_agents", "Agents that are connected, by their versions.", []string{"version"}, nil),
+		conflicts:  prometheus.NewDesc("dmthin_gateway_pool_conflict", "1 for a pool that several nodes have at once.", []string{"key", "nodes"}, nil),
+		absent:     prometheus.NewDesc("dmthin_gateway_pool_absent", "1 for a pool that was seen and whose agent is not connected.", []string{"key", "node", "pool"}, nil),
 	}
 	r.MustRegister(m.operations, m)
 	return m

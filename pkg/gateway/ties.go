@@ -16,7 +16,6 @@ type ties struct {
 type tie struct {
 	segment string
 	running int // attempts
-	unsure  bool
 	last    time.Time
 }
 
@@ -65,8 +64,8 @@ func (t *ties) end(name string, definite bool) {
 	defer t.mu.Unlock()
 	have := t.byName[name]
 	have.running--
-	have.unsure, have.last = !definite, time.Now()
-	if have.running == 0 && !have.unsure {
+	have.last = time.Now()
+	if have.running == 0 && definite {
 		delete(t.byName, name)
 	}
 }
