@@ -54,6 +54,7 @@ test-unit: ## run the tests that need no device-mapper, with the race detector
 	go test -race -timeout 5m -skip '^Test(Kernel|Torture)' ./...
 	go test -C test/sanity -timeout 5m -skip '^TestKernel' ./...
 	go test -C test/chart -count=1 -timeout 10m ./...
+	go test -C test/e2e/stories -timeout 5m ./...
 	go test -v -count=1 -timeout 5m -run '^TestTorture' ./pkg/deviceset
 
 .PHONY: torture
@@ -113,6 +114,7 @@ lint: setup build/bin/golangci-lint ## check for mistakes, format, and who impor
 	build/bin/golangci-lint run
 	cd test/sanity && ../../build/bin/golangci-lint run -c ../../.golangci.yml
 	cd test/chart && ../../build/bin/golangci-lint run -c ../../.golangci.yml
+	cd test/e2e/stories && ../../../build/bin/golangci-lint run -c ../../../.golangci.yml
 	cd test/graphtest && CGO_ENABLED=0 ../../build/bin/golangci-lint run -c ../../.golangci.yml
 
 build/bin/golangci-lint: tools/go.mod
