@@ -43,7 +43,7 @@ func serveHTTP(ctx context.Context, address, endpoint string, ready func() (bool
 	if err != nil {
 		return nil, fmt.Errorf("http: %w", err)
 	}
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
 	go func() { failed <- server.Serve(l) }()
 	return server, nil
 }

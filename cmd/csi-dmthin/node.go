@@ -105,13 +105,11 @@ func (n *nodeConfig) agent(driver *csi.Driver) *gateway.Agent {
 		},
 		Pools: func() (all []gateway.Pool) {
 			for _, p := range driver.Pools {
-				if secret := p.Secret(); secret != "" {
-					all = append(all, gateway.Pool{Name: p.Name, Secret: secret})
-				}
+				all = append(all, gateway.Pool{Name: p.Name, Secret: p.Secret(), Open: p.IsOpen()})
 			}
 			return all
 		},
-		Services: driver.Register,
+		Services: driver.RegisterController,
 	}
 }
 

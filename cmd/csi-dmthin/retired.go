@@ -100,7 +100,7 @@ func (r retiredPool) open(machine func() (machine, error)) (layers *graphdriver.
 		return nil, err
 	}
 	if content.Empty {
-		return nil, r.close(machine, content.PoolUUID, p.options)
+		return nil, r.close(machine, content, p.options)
 	}
 	return openPool(machine, r.root(), false, p.options)
 }
@@ -121,8 +121,8 @@ func (r retiredPool) checkAlone(uuid string) error {
 
 // close takes down what a process that died has left of the pool, and says that it is
 // empty.
-func (r retiredPool) close(open func() (machine, error), uuid string, options []string) error {
-	active, err := isActive(open, uuid)
+func (r retiredPool) close(open func() (machine, error), content deviceset.RootContent, options []string) error {
+	active, err := isActive(open, content.PoolUUID)
 	if err == nil && active {
 		var layers *graphdriver.Driver
 		if layers, err = openPool(open, r.root(), false, options); err == nil {
@@ -132,7 +132,7 @@ func (r retiredPool) close(open func() (machine, error), uuid string, options []
 	if err != nil {
 		return err
 	}
-	return &csi.EmptyPool{UUID: uuid, Root: r.root()}
+	return &csi.EmptyPool{Secret: content.PoolSecret, Root: r.root()}
 }
 
 // isActive reports whether there are devices of a pool.

@@ -90,7 +90,7 @@ func TestRetiredPoolOpens(t *testing.T) {
 func isEmptyPool(t testing.TB, s *shelf, r retiredPool) {
 	t.Helper()
 	var empty *csi.EmptyPool
-	if _, err := r.open(s.machine); !errors.As(err, &empty) || empty.UUID == "" || empty.Root != r.root() {
+	if _, err := r.open(s.machine); !errors.As(err, &empty) || empty.Secret == "" || empty.Root != r.root() {
 		t.Errorf("opening it answers %v", err)
 	}
 	devices, err := dm.List(s.world.Kernel(), "", deviceset.UUIDPrefix)

@@ -47,9 +47,14 @@ func New(o Options) *Driver {
 
 // Register gives the driver's services to a gRPC server.
 func (d *Driver) Register(s grpc.ServiceRegistrar) {
+	d.RegisterController(s)
+	csi.RegisterNodeServer(s, d)
+}
+
+// RegisterController is Register without the calls that only the node itself has.
+func (d *Driver) RegisterController(s grpc.ServiceRegistrar) {
 	csi.RegisterIdentityServer(s, &d.Identity)
 	csi.RegisterControllerServer(s, d)
-	csi.RegisterNodeServer(s, d)
 }
 
 // Open opens all pools, and goes on trying with those that cannot be opened until ctx

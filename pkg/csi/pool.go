@@ -30,6 +30,7 @@ type Pool struct {
 
 	mu     sync.RWMutex
 	layers *graphdriver.Driver
+	secret string // of the pool, since it was open for the first time
 	key    string
 	err    error
 	closed bool
@@ -63,11 +64,10 @@ func (p *Pool) TryOpen() error {
 	var empty *EmptyPool
 	switch {
 	case err == nil:
-		p.layers, p.key = layers, plugin.KeyOf(layers.PoolUUID())
-	case errors.As(err, &empty):
-		if empty.UUID != "" {
-			p.key = plugin.KeyOf(empty.UUID)
-		}
+		p.layers = layers
+		p.is(layers.PoolSecret())
+	case errors.As(err, &empty): // its ids still come here
+		p.is(empty.Secret)
 		return nil
 	}
 	return err
@@ -76,8 +76,8 @@ func (p *Pool) TryOpen() error {
 // An EmptyPool is what opening a retired pool ends in if nothing is in it. It stays
 // closed, and is known: what is not in it was deleted.
 type EmptyPool struct {
-	UUID string
-	Root string // where it is left
+	Secret string // of the pool
+	Root   string // where it is left
 }
 
 func (e *EmptyPool) Error() string {
@@ -114,25 +114,33 @@ func (p *Pool) Layers() (*graphdriver.Driver, error) {
 	return layers, err
 }
 
-// Key names the pool to the orchestrator; it is empty while the pool is not open.
+// Key names the pool to the orchestrator. It is empty until the pool was open for the first
+// time.
 func (p *Pool) Key() string {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	return p.key
 }
 
+// is notes which pool it is.
+func (p *Pool) is(secret string) {
+	if secret != "" {
+		p.secret, p.key = secret, plugin.KeyOf(secret)
+	}
+}
+
 // Secret is what the pool's key is made of. Who has it has the pool's disks.
 func (p *Pool) Secret() string {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	var empty *EmptyPool
-	switch {
-	case p.layers != nil:
-		return p.layers.PoolUUID()
-	case errors.As(p.err, &empty): // its ids still come here
-		return empty.UUID
-	}
-	return ""
+	return p.secret
+}
+
+// IsOpen reports whether the pool answers for what is in it: so does one that is empty and
+// stays closed.
+func (p *Pool) IsOpen() bool {
+	_, err := p.Now()
+	return err == nil || p.isEmpty()
 }
 
 // While closes the pool for do, and opens it again.

@@ -64,7 +64,7 @@ func TestEmptyPool(t *testing.T) {
 	s := l.snapshot(t, "s", v)
 	must(t, l.deleteSnapshot(t, s))
 	must(t, l.deleteVolume(t, v))
-	uuid := l.set(t, 1).PoolUUID()
+	secret := l.set(t, 1).PoolSecret()
 	kept := l.volume(t, "kept")
 	must(t, l.Driver.Close())
 
@@ -73,7 +73,7 @@ func TestEmptyPool(t *testing.T) {
 	open := old.Open
 	old.Retired, old.Open = true, func() (*graphdriver.Driver, error) {
 		if tries++; tries == 1 {
-			return nil, &csi.EmptyPool{UUID: uuid, Root: "/pools/old"}
+			return nil, &csi.EmptyPool{Secret: secret, Root: "/pools/old"}
 		}
 		return open()
 	}
@@ -84,7 +84,7 @@ func TestEmptyPool(t *testing.T) {
 	equals(t, "ready", ready, true)
 	equals(t, "says", notOpen, []string{"pool old: it is not in the configuration and has no volumes, so it was closed; it is left under /pools/old"})
 
-	equals(t, "it is announced", old.Secret(), uuid)
+	equals(t, "it is announced", old.Secret(), secret)
 	must(t, l.deleteSnapshot(t, s))
 	must(t, l.deleteVolume(t, v))
 	must(t, l.unstage(t, v))

@@ -32,6 +32,7 @@ type catalog struct {
 // A poolRecord is what a pool is and where it lies.
 type poolRecord struct {
 	UUID      string     `json:"uuid"`
+	Secret    string     `json:"secret,omitempty"`
 	Kind      poolKind   `json:"kind"`
 	Data      string     `json:"data"`               // path, or for an existing pool its name
 	Metadata  string     `json:"metadata,omitempty"` // path
@@ -41,6 +42,15 @@ type poolRecord struct {
 	Given dm.Sectors `json:"metadata_given,omitempty"`
 	Label int64      `json:"label"` // size of thin device 0, in bytes
 	Made  bool       `json:"made"`
+}
+
+// secret returns what only those know who can read the pool's disks or its root. Pools that
+// were made before there was one have the UUID.
+func (r poolRecord) secret() string {
+	if r.Secret == "" {
+		return r.UUID
+	}
+	return r.Secret
 }
 
 // A poolKind tells what a pool lies on.

@@ -15,7 +15,7 @@ func (s *DeviceSet) makePool() error {
 	if s.store != nil {
 		s.closeSlots() // empty ones, of a start that was killed before the note
 	}
-	r := poolRecord{UUID: s.machine.NewUUID(), Kind: s.config.kind()}
+	r := poolRecord{UUID: s.machine.NewUUID(), Secret: s.machine.NewUUID(), Kind: s.config.kind()}
 	s.newPool(r)
 	if err := s.measure(&r); err != nil {
 		return err

@@ -11,7 +11,8 @@ import (
 // A RootContent is what is written under a root, which may be all that is known of a
 // pool for which nobody has options any more.
 type RootContent struct {
-	PoolUUID string
+	PoolUUID   string
+	PoolSecret string
 	// Empty says that there is nothing in the pool but base devices, and that nothing was
 	// begun that may be in it.
 	Empty bool
@@ -67,7 +68,7 @@ func ReadRoot(m Files, root string) (found RootContent, err error) {
 	}
 	c := r.catalog
 	return RootContent{
-		PoolUUID: c.Pool.UUID, OnFiles: c.Pool.Kind == poolLoop, Options: c.Pool.options(),
+		PoolUUID: c.Pool.UUID, PoolSecret: c.Pool.secret(), OnFiles: c.Pool.Kind == poolLoop, Options: c.Pool.options(),
 		Empty: !c.Pool.Made || len(c.names)+len(c.open)+len(c.quarantine) == 0,
 	}, nil
 }

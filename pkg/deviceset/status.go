@@ -251,3 +251,10 @@ func (s *DeviceSet) PoolUUID() (uuid string) {
 	s.store.view(func(c *catalog) { uuid = c.Pool.UUID })
 	return uuid
 }
+
+// PoolSecret is known to nobody but who can read the pool's disks or its root. The UUID is
+// no secret: the kernel shows it to each process of the machine, in those of the devices.
+func (s *DeviceSet) PoolSecret() (secret string) {
+	s.store.view(func(c *catalog) { secret = c.Pool.secret() })
+	return secret
+}

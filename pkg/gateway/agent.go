@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -28,7 +30,11 @@ import (
 const ServerName = "csi-dmthin-controller"
 
 // A Pool is what an agent tells of one.
-type Pool struct{ Name, Secret string }
+type Pool struct {
+	Name   string
+	Secret string // none until the pool was open for the first time
+	Open   bool
+}
 
 // An Agent serves CSI to all controllers that it finds.
 type Agent struct {
@@ -42,15 +48,16 @@ type Agent struct {
 	// Trust returns the certificates by which a controller is known. It is asked at each
 	// dial: they change.
 	Trust func() (*x509.CertPool, error)
-	// Pools returns those that are open.
+	// Pools returns those of the node.
 	Pools func() []Pool
 	// Services gives a server what it serves beside the agent's own.
 	Services func(grpc.ServiceRegistrar)
 	// Intercept surrounds each call.
 	Intercept grpc.UnaryServerInterceptor
 
-	mu    sync.Mutex
-	links map[string]error // of each address, why there is no connection
+	mu          sync.Mutex
+	links       map[string]error  // of each address, why there is no connection
+	controllers map[string]string // the addresses by which they were reached, by their instances
 }
 
 const (
@@ -59,10 +66,15 @@ const (
 	firstDial    = 500 * time.Millisecond
 	lastDial     = 10 * time.Second
 	dialPatience = 10 * time.Second
+	sameAgain    = time.Minute      // at another address of a controller that is connected
+	lastCalls    = 20 * time.Second // that calls have when the agent ends
 )
 
-// Run keeps a connection with each controller until ctx ends. That there is none makes
-// no difference to the node.
+var errSame = errors.New("it is a controller that is connected already, by another address")
+
+// Run keeps a connection with each controller until ctx ends, and then waits for the
+// calls that are being carried out. That there is no controller makes no difference to the
+// node.
 func (a *Agent) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	defer all.Wait()
@@ -122,7 +134,33 @@ func (a *Agent) begin(address string) bool {
 func (a *Agent) note(address string, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.links[address] = err
+	if _, ok := a.links[address]; ok {
+		a.links[address] = err
+	}
+}
+
+// meet notes by which address a controller was reached, unless it is connected by another
+// one. The controllers of before there were instances have none.
+func (a *Agent) meet(instance, address string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if other, ok := a.controllers[instance]; ok && other != address {
+		return errSame
+	}
+	if a.controllers == nil {
+		a.controllers = map[string]string{}
+	}
+	if instance != "" {
+		a.controllers[instance] = address
+	}
+	return nil
+}
+
+// part forgets the controller of an address.
+func (a *Agent) part(address string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	maps.DeleteFunc(a.controllers, func(_, at string) bool { return at == address })
 }
 
 // Connections returns why there is no connection with an address of a controller; nil
@@ -130,11 +168,7 @@ func (a *Agent) note(address string, err error) {
 func (a *Agent) Connections() map[string]error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	all := map[string]error{}
-	for address, err := range a.links {
-		all[address] = err
-	}
-	return all
+	return maps.Clone(a.links)
 }
 
 // keep keeps a connection with an address, until no controller has it any more.
@@ -152,11 +186,17 @@ func (a *Agent) keep(ctx context.Context, address string) {
 		if ctx.Err() != nil {
 			return
 		}
-		log.Info("No connection with a controller", "why", err, "after", time.Since(begin))
+		pause := wait/2 + rand.N(wait)
+		switch {
+		case errors.Is(err, errSame):
+			pause = sameAgain
+		default:
+			log.Info("No connection with a controller", "why", err, "after", time.Since(begin))
+		}
 		if time.Since(begin) > lastDial {
 			wait = firstDial
 		}
-		sleep(ctx, wait/2+rand.N(wait))
+		sleep(ctx, pause)
 		if left, err := a.find(ctx); err == nil && !slices.Contains(left, address) {
 			return
 		}
@@ -180,7 +220,7 @@ func (a *Agent) link(ctx context.Context, address string) error {
 }
 
 // serve serves CSI over one connection. Calls that are being carried out when it is lost
-// are carried out to their ends.
+// are carried out to their ends; those that are when ctx ends are answered, too.
 func (a *Agent) serve(ctx context.Context, c net.Conn, address string) error {
 	server := grpc.NewServer(
 		grpc.ChainUnaryInterceptor(a.answer, a.Intercept),
@@ -188,14 +228,22 @@ func (a *Agent) serve(ctx context.Context, c net.Conn, address string) error {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 	)
 	a.Services(server)
-	gatewaypb.RegisterAgentServer(server, &introducer{agent: a, ended: ctx.Done(), address: address})
-	l := newSingle(c)
-	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
+	us := &introducer{agent: a, ended: ctx.Done(), address: address}
+	gatewaypb.RegisterAgentServer(server, us)
+	defer a.part(address)
+	stop := context.AfterFunc(ctx, func() {
+		late := time.AfterFunc(lastCalls, server.Stop)
+		defer late.Stop()
+		server.GracefulStop()
+	})
 	defer stop()
 	defer func() { go server.Stop() }() // it waits for calls
-	err := server.Serve(l)
-	if errors.Is(err, io.EOF) {
-		return errors.New("the connection was lost")
+	err := server.Serve(newSingle(c))
+	switch {
+	case us.same.Load():
+		return errSame
+	case errors.Is(err, io.EOF):
+		return errGone
 	}
 	return err
 }
@@ -218,9 +266,14 @@ type introducer struct {
 	agent   *Agent
 	ended   <-chan struct{}
 	address string
+	same    atomic.Bool // another address has this controller
 }
 
 func (i *introducer) Introduce(r *gatewaypb.IntroduceRequest, to grpc.ServerStreamingServer[gatewaypb.Introduction]) error {
+	if err := i.agent.meet(r.GetInstance(), i.address); err != nil {
+		i.same.Store(true)
+		return status.Error(codes.AlreadyExists, err.Error())
+	}
 	log := klog.FromContext(to.Context()).WithValues("controller", i.address, "version", r.GetVersion())
 	var last *gatewaypb.Introduction
 	for {
@@ -252,7 +305,7 @@ func (a *Agent) introduction() (*gatewaypb.Introduction, error) {
 	token, err := a.Token()
 	said := &gatewaypb.Introduction{Version: a.Version, Token: token}
 	for _, p := range a.Pools() {
-		said.Pools = append(said.Pools, &gatewaypb.Pool{Name: p.Name, Secret: p.Secret})
+		said.Pools = append(said.Pools, &gatewaypb.Pool{Name: p.Name, Secret: p.Secret, Open: p.Open})
 	}
 	return said, err
 }

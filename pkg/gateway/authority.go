@@ -118,6 +118,9 @@ func renewed(kept map[string][]byte, now time.Time) (next map[string][]byte, cha
 	ca, caErr := readPair(next[keptCA], next[keptCAKey])
 	if caErr != nil || now.After(ca.NotAfter) {
 		next, changed = map[string][]byte{}, true
+		if kept[keptCA] != nil { // agents know no other yet
+			next[keptOldCA] = kept[keptCA]
+		}
 		if next[keptCA], next[keptCAKey], err = makeCA(now); err != nil {
 			return nil, false, err
 		}

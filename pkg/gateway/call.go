@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -14,20 +15,37 @@ import (
 // way has the same codes, and no trailer.
 const answeredKey = "csi-dmthin-answered"
 
-// call asks an agent. Fields that this controller does not know go no further: whoever
-// set them would have us promise what we do not know.
+// An ownError is what an agent has answered itself.
+type ownError struct{ *status.Status }
+
+func (e ownError) Error() string { return e.Err().Error() }
+
+// GRPCStatus is what the caller is told.
+func (e ownError) GRPCStatus() *status.Status { return e.Status }
+
+// isOwn reports whether an agent has answered an error itself.
+func isOwn(err error) bool { return errors.As(err, new(ownError)) }
+
+// call asks an agent.
 func call[R proto.Message, A any](
 	ctx context.Context, g *Gateway, a *agent, method string,
 	ask func(context.Context, R, ...grpc.CallOption) (A, error), r R,
 ) (A, error) {
-	discardUnknown(r)
+	a.begin()
+	defer a.end()
 	var trailer metadata.MD
 	answer, err := ask(ctx, r, grpc.Trailer(&trailer))
 	if err == nil {
+		a.heard(true)
 		return answer, nil
 	}
+	code := status.Code(err) // an agent whose caller's time is over has answered nothing
+	answered := len(trailer.Get(answeredKey)) > 0 && code != codes.DeadlineExceeded && code != codes.Canceled
+	if answered {
+		a.heard(true)
+	}
 	var none A
-	return none, g.explain(ctx, a, method, err, len(trailer.Get(answeredKey)) > 0)
+	return none, g.explain(ctx, a, method, err, answered)
 }
 
 // explain returns an agent's error, or what a failure on the way means to the sidecars.
@@ -37,11 +55,31 @@ func (g *Gateway) explain(ctx context.Context, a *agent, method string, err erro
 	case s.Code() == codes.Unimplemented:
 		return unavailable("node %s runs %s, which has no %s: this controller is %s", a.node, a.version, method, g.Version)
 	case answered:
-		return status.Error(s.Code(), s.Message())
+		return ownError{status.New(s.Code(), s.Message())}
 	case ctx.Err() != nil || s.Code() == codes.DeadlineExceeded: // the one may be known before the other
 		return patienceEnded(ctx, "node "+a.node+" goes on with "+method)
 	case s.Code() == codes.ResourceExhausted: // which would send a claim to another node
 		return status.Errorf(codes.Internal, "node %s: its answer to %s: %s", a.node, method, s.Message())
 	}
 	return unavailable("node %s: connection lost during %s, will be retried", a.node, method)
+}
+
+// ask is call for a question, to which an agent has an answer at once. One that has none
+// is connected, and may be of no use.
+func ask[R proto.Message, A any](
+	ctx context.Context, g *Gateway, a *agent, method string,
+	ask func(context.Context, R, ...grpc.CallOption) (A, error), r R,
+) (A, error) {
+	asking, cancel := context.WithTimeout(ctx, g.Patience.Ask)
+	defer cancel()
+	answer, err := call(asking, g, a, method, ask, r)
+	if ctx.Err() != nil || status.Code(err) != codes.DeadlineExceeded {
+		return answer, err
+	}
+	a.heard(false)
+	return answer, g.errSilent(a)
+}
+
+func (g *Gateway) errSilent(a *agent) error {
+	return g.overdue(a.silence(), "the agent of node %s is connected, and answers no question", a.node)
 }

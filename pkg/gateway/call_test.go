@@ -73,15 +73,16 @@ func TestAgentFinishesWhatTheControllerLeft(t *testing.T) {
 	id := plugin.ID{Pool: na.key("default"), Device: "v-one"}.String()
 	_, err := other.ControllerGetVolume(t.Context(), &spec.ControllerGetVolumeRequest{VolumeId: id})
 	refuses(t, err, codes.Aborted, "pending")
-	_, err = other.CreateVolume(t.Context(), request("one", gib)) // nobody knows where it is
-	refuses(t, err, codes.Aborted)
 
-	joined := make(chan error, 1)
+	joined := make(chan error, 2)
 	go func() { joined <- second(other.CreateVolume(context.Background(), request("one", gib, "na"))) }()
+	go func() { joined <- second(other.CreateVolume(context.Background(), request("one", gib))) }() // it is found where it is made
 	time.Sleep(100 * time.Millisecond)
 	close(held.open)
-	if err := <-joined; err != nil {
-		t.Errorf("the repeat: %v", err)
+	for range 2 {
+		if err := <-joined; err != nil {
+			t.Errorf("a repeat: %v", err)
+		}
 	}
 	if n := held.calls.Load(); n != 1 {
 		t.Errorf("the volume was made by %d calls", n)
@@ -210,26 +211,34 @@ func (c *cutter) cut() {
 // was answered is so, and nothing is there twice.
 func TestCutsUnderLoad(t *testing.T) {
 	c := newCluster(t)
-	g := c.controller()
-	cut := &cutter{}
-	na, nb := c.node("na", 32*gib, cut.between(t, g.address)), c.node("nb", 32*gib, cut.between(t, g.address))
+	g := c.controller(func(o *gateway.Options) { o.Patience.Hold = 2 * time.Second })
+	cuts := []*cutter{{}, {}}
+	na, nb := c.node("na", 64*gib, cuts[0].between(t, g.address)), c.node("nb", 64*gib, cuts[1].between(t, g.address))
 	g.knows(t, "na", "nb")
-	done := make(chan struct{})
+	cut := make(chan struct{})
 	var all sync.WaitGroup
+	var made, unanswered atomic.Int32
 	for w := range 8 {
 		all.Go(func() {
-			for i := range 20 {
-				name := fmt.Sprintf("v-%d-%d", w, i)
-				where := []string{"na", "nb"}[w%2]
-				r := request(name, 1<<20, where)
+			for i := 0; ; i++ {
+				select {
+				case <-cut:
+					return
+				default:
+				}
+				r := request(fmt.Sprintf("v-%d-%d", w, i), 1<<20, []string{"na", "nb"}[w%2])
 				if w >= 4 {
-					r = request(name, 1<<20)
+					r.AccessibilityRequirements = nil
 				}
 				var v *spec.Volume
 				until(t, func() error {
 					answer, err := g.CreateVolume(t.Context(), r)
 					v = answer.GetVolume()
-					if status.Code(err) == codes.Internal || status.Code(err) == codes.AlreadyExists {
+					switch status.Code(err) {
+					case codes.OK:
+					case codes.Unavailable:
+						unanswered.Add(1)
+					default:
 						t.Error(err)
 					}
 					return err
@@ -238,22 +247,20 @@ func TestCutsUnderLoad(t *testing.T) {
 					until(t, func() error {
 						return second(g.DeleteVolume(t.Context(), &spec.DeleteVolumeRequest{VolumeId: v.GetVolumeId()}))
 					})
+					continue
 				}
+				made.Add(1)
 			}
 		})
 	}
-	go func() {
-		for {
-			select {
-			case <-done:
-				return
-			case <-time.After(100 * time.Millisecond):
-				cut.cut()
-			}
-		}
-	}()
+	for i := range 6 { // an agent waits longer from time to time
+		g.knows(t, "na", "nb")
+		time.Sleep(20 * time.Millisecond)
+		cuts[i%2].cut()
+	}
+	g.knows(t, "na", "nb")
+	close(cut)
 	all.Wait()
-	close(done)
 	seen := map[string]int{}
 	for _, name := range append(volumesOf(t, na), volumesOf(t, nb)...) {
 		seen[name]++
@@ -263,9 +270,10 @@ func TestCutsUnderLoad(t *testing.T) {
 			t.Errorf("%s is there twice", name)
 		}
 	}
-	if len(seen) != 80 {
-		t.Errorf("there are %d volumes, want 80", len(seen))
+	if len(seen) != int(made.Load()) || made.Load() == 0 {
+		t.Errorf("there are %d volumes, want %d", len(seen), made.Load())
 	}
+	t.Logf("%d volumes were made and kept; %d attempts were not answered", made.Load(), unanswered.Load())
 }
 
 // An answer that is too large must not look like want of room, which would send a claim

@@ -4,27 +4,25 @@ import (
 	"context"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
-// GetCapacity tells how large a new volume can be, on a node or anywhere. A node that is
-// absent has no room, so that the scheduler turns elsewhere; while the gateway is
-// starting it does not know, and what was published before stays.
+// GetCapacity tells how large a new volume can be, on a node or anywhere. What is absent
+// has no room, so that the scheduler turns elsewhere; while the gateway is starting it
+// does not know, and what was published before stays.
 func (g *Gateway) GetCapacity(ctx context.Context, r *csi.GetCapacityRequest) (*csi.GetCapacityResponse, error) {
 	segment, named := r.GetAccessibleTopology().GetSegments()[plugin.TopologyKey]
 	if !named {
 		return g.capacityAnywhere(ctx, r)
 	}
-	var a *agent
-	g.await(ctx, func() bool {
-		a, _ = g.fleet.on(segment)
-		return a != nil
-	})
+	a, gone := g.awaitNode(ctx, segment)
 	switch {
 	case a == nil && g.starting():
-		return nil, unavailable("the agent of node %s is not connected", segment)
+		return nil, unavailable("the agent of node %s is not connected", gone.node)
 	case a == nil:
 		return noCapacity(), nil
 	}
@@ -38,24 +36,39 @@ func noCapacity() *csi.GetCapacityResponse {
 // capacityOf asks an agent. A pool that no node has is answered with its largest one, so
 // that the volume is asked for, and refused by name.
 func (g *Gateway) capacityOf(ctx context.Context, a *agent, r *csi.GetCapacityRequest) (*csi.GetCapacityResponse, error) {
-	pool := plugin.PoolOf(r.GetParameters())
-	if g.checkPoolName(pool) != nil {
+	name := plugin.PoolOf(r.GetParameters())
+	var err error
+	g.await(ctx, func() bool {
+		err = g.checkPoolName(name)
+		return err == nil
+	})
+	if status.Code(err) == codes.InvalidArgument {
 		return g.largestPool(ctx, a, r)
 	}
-	if key, ok := a.has(pool); !ok || !g.fleet.usable(key) {
-		return noCapacity(), nil
+	if err == nil {
+		_, err = g.ready(a, name)
 	}
-	return g.ask(ctx, a, r)
+	if err == nil {
+		var answer *csi.GetCapacityResponse
+		if answer, err = g.askCapacity(ctx, a, r); status.Code(err) != codes.ResourceExhausted {
+			return answer, err
+		}
+	}
+	if status.Code(err) == codes.Unavailable && g.starting() {
+		return nil, err
+	}
+	return noCapacity(), nil
 }
 
 func (g *Gateway) largestPool(ctx context.Context, a *agent, r *csi.GetCapacityRequest) (*csi.GetCapacityResponse, error) {
 	largest := noCapacity()
-	for key, name := range a.pools {
-		if !g.fleet.usable(key) {
+	for _, p := range a.pools {
+		if _, err := g.ready(a, p.name); err != nil {
 			continue
 		}
-		r := &csi.GetCapacityRequest{VolumeCapabilities: r.GetVolumeCapabilities(), Parameters: map[string]string{plugin.ParameterPrefix + "pool": name}}
-		answer, err := g.ask(ctx, a, r)
+		answer, err := g.askCapacity(ctx, a, &csi.GetCapacityRequest{
+			VolumeCapabilities: r.GetVolumeCapabilities(), Parameters: map[string]string{plugin.ParameterPrefix + "pool": p.name},
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -66,31 +79,29 @@ func (g *Gateway) largestPool(ctx context.Context, a *agent, r *csi.GetCapacityR
 	return largest, nil
 }
 
-// ask asks an agent how much room it has. Who asks has one thread for all nodes, so none
-// may hold it for long.
-func (g *Gateway) ask(ctx context.Context, a *agent, r *csi.GetCapacityRequest) (*csi.GetCapacityResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, g.Patience.Ask)
-	defer cancel()
-	r.AccessibleTopology = nil // it is the agent's
-	return call(ctx, g, a, "GetCapacity", a.GetCapacity, r)
+// askCapacity asks an agent how much room it has.
+func (g *Gateway) askCapacity(ctx context.Context, a *agent, r *csi.GetCapacityRequest) (*csi.GetCapacityResponse, error) {
+	return ask(ctx, g, a, "GetCapacity", a.GetCapacity, &csi.GetCapacityRequest{
+		Parameters: r.GetParameters(), VolumeCapabilities: r.GetVolumeCapabilities(), // the topology is the agent's
+	})
 }
 
 // capacityAnywhere is that of all nodes together, and the largest volume that one has
 // room for.
 func (g *Gateway) capacityAnywhere(ctx context.Context, r *csi.GetCapacityRequest) (*csi.GetCapacityResponse, error) {
-	if g.starting() && len(g.fleet.all()) == 0 {
+	agents := g.fleet.all()
+	if g.starting() && len(agents) == 0 {
 		return nil, unavailable("no agent is connected")
 	}
-	answers, err := askAll(ctx, g, g.fleet.all(), func(ctx context.Context, a *agent) (*csi.GetCapacityResponse, error) {
-		return g.capacityOf(ctx, a, &csi.GetCapacityRequest{Parameters: r.GetParameters(), VolumeCapabilities: r.GetVolumeCapabilities()})
-	})
-	if err != nil {
-		return nil, err
-	}
 	sum := noCapacity()
-	for _, one := range answers {
-		sum.AvailableCapacity += one.GetAvailableCapacity()
-		sum.MaximumVolumeSize.Value = max(sum.MaximumVolumeSize.Value, one.GetMaximumVolumeSize().GetValue())
+	for _, one := range askAll(ctx, g, agents, func(ctx context.Context, a *agent) (*csi.GetCapacityResponse, error) {
+		return g.capacityOf(ctx, a, r)
+	}) {
+		if one.err != nil {
+			return nil, one.err
+		}
+		sum.AvailableCapacity += one.value.GetAvailableCapacity()
+		sum.MaximumVolumeSize.Value = max(sum.MaximumVolumeSize.Value, one.value.GetMaximumVolumeSize().GetValue())
 	}
 	return sum, nil
 }

@@ -13,7 +13,7 @@ import (
 // DeleteVolume deletes a volume. One that cannot be there is deleted; one whose pool is
 // absent may be there.
 func (g *Gateway) DeleteVolume(ctx context.Context, r *csi.DeleteVolumeRequest) (*csi.DeleteVolumeResponse, error) {
-	a, err := g.routeID(ctx, plugin.Volume, "volume_id", r.GetVolumeId())
+	a, _, err := g.routeID(ctx, plugin.Volume, "volume_id", r.GetVolumeId())
 	switch {
 	case status.Code(err) == codes.NotFound:
 		return &csi.DeleteVolumeResponse{}, nil
@@ -25,7 +25,7 @@ func (g *Gateway) DeleteVolume(ctx context.Context, r *csi.DeleteVolumeRequest) 
 
 // DeleteSnapshot deletes a snapshot likewise.
 func (g *Gateway) DeleteSnapshot(ctx context.Context, r *csi.DeleteSnapshotRequest) (*csi.DeleteSnapshotResponse, error) {
-	a, err := g.routeID(ctx, plugin.Snapshot, "snapshot_id", r.GetSnapshotId())
+	a, _, err := g.routeID(ctx, plugin.Snapshot, "snapshot_id", r.GetSnapshotId())
 	switch {
 	case status.Code(err) == codes.NotFound:
 		return &csi.DeleteSnapshotResponse{}, nil
@@ -37,7 +37,7 @@ func (g *Gateway) DeleteSnapshot(ctx context.Context, r *csi.DeleteSnapshotReque
 
 // ControllerExpandVolume makes a volume larger.
 func (g *Gateway) ControllerExpandVolume(ctx context.Context, r *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
-	a, err := g.routeID(ctx, plugin.Volume, "volume_id", r.GetVolumeId())
+	a, _, err := g.routeID(ctx, plugin.Volume, "volume_id", r.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ func (g *Gateway) ValidateVolumeCapabilities(ctx context.Context, r *csi.Validat
 	if len(r.GetVolumeCapabilities()) == 0 {
 		return nil, errMissing("volume_capabilities")
 	}
-	a, err := g.routeID(ctx, plugin.Volume, "volume_id", r.GetVolumeId())
+	a, _, err := g.routeID(ctx, plugin.Volume, "volume_id", r.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}
@@ -58,11 +58,19 @@ func (g *Gateway) ValidateVolumeCapabilities(ctx context.Context, r *csi.Validat
 
 // ControllerGetVolume describes a volume.
 func (g *Gateway) ControllerGetVolume(ctx context.Context, r *csi.ControllerGetVolumeRequest) (*csi.ControllerGetVolumeResponse, error) {
-	a, err := g.routeID(ctx, plugin.Volume, "volume_id", r.GetVolumeId())
+	a, _, err := g.routeID(ctx, plugin.Volume, "volume_id", r.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}
-	return call(ctx, g, a, "ControllerGetVolume", a.ControllerGetVolume, r)
+	answer, err := call(ctx, g, a, "ControllerGetVolume", a.ControllerGetVolume, r)
+	if err != nil {
+		return nil, err
+	}
+	if have := answer.GetVolume().GetVolumeId(); have != r.GetVolumeId() {
+		return nil, wrongAnswer(a, "ControllerGetVolume", have)
+	}
+	answer.Volume.AccessibleTopology = []*csi.Topology{plugin.Topology(a.node)}
+	return answer, nil
 }
 
 // CreateSnapshot makes a snapshot, where its volume is.
@@ -70,7 +78,7 @@ func (g *Gateway) CreateSnapshot(ctx context.Context, r *csi.CreateSnapshotReque
 	if r.GetName() == "" {
 		return nil, errMissing("name")
 	}
-	a, err := g.routeID(ctx, plugin.Volume, "source_volume_id", r.GetSourceVolumeId())
+	a, source, err := g.routeID(ctx, plugin.Volume, "source_volume_id", r.GetSourceVolumeId())
 	if err != nil {
 		return nil, err
 	}
@@ -78,14 +86,25 @@ func (g *Gateway) CreateSnapshot(ctx context.Context, r *csi.CreateSnapshotReque
 	if err != nil {
 		return nil, err
 	}
-	return answer, a.checkOwn(plugin.Snapshot, answer.GetSnapshot().GetSnapshotId())
+	made := plugin.ID{Pool: source.Pool, Device: plugin.Snapshot.DeviceName(r.GetName())}.String()
+	if s := answer.GetSnapshot(); s.GetSnapshotId() != made || s.GetSourceVolumeId() != r.GetSourceVolumeId() {
+		return nil, wrongAnswer(a, "CreateSnapshot", s.GetSnapshotId())
+	}
+	return answer, nil
 }
 
 // GetSnapshot describes a snapshot.
 func (g *Gateway) GetSnapshot(ctx context.Context, r *csi.GetSnapshotRequest) (*csi.GetSnapshotResponse, error) {
-	a, err := g.routeID(ctx, plugin.Snapshot, "snapshot_id", r.GetSnapshotId())
+	a, _, err := g.routeID(ctx, plugin.Snapshot, "snapshot_id", r.GetSnapshotId())
 	if err != nil {
 		return nil, err
 	}
-	return call(ctx, g, a, "GetSnapshot", a.GetSnapshot, r)
+	answer, err := call(ctx, g, a, "GetSnapshot", a.GetSnapshot, r)
+	if err != nil {
+		return nil, err
+	}
+	if have := answer.GetSnapshot().GetSnapshotId(); have != r.GetSnapshotId() {
+		return nil, wrongAnswer(a, "GetSnapshot", have)
+	}
+	return answer, nil
 }

@@ -2,10 +2,7 @@ package gateway
 
 import (
 	"context"
-	"fmt"
 	"slices"
-	"strings"
-	"sync"
 	"time"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
@@ -15,19 +12,15 @@ import (
 	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
-// CreateVolume has a volume made on the node where its source is; or where the scheduler
+// CreateVolume has a volume made in the pool where its source is; or where the scheduler
 // wants it; or, if nobody says, where there is most room.
 func (g *Gateway) CreateVolume(ctx context.Context, r *csi.CreateVolumeRequest) (*csi.CreateVolumeResponse, error) {
 	if r.GetName() == "" {
 		return nil, errMissing("name")
 	}
-	a, err := g.place(ctx, r)
+	a, key, err := g.begin(ctx, r)
 	if err != nil {
 		return nil, err
-	}
-	segment := plugin.Segment(a.node)
-	if other := g.ties.begin(r.GetName(), segment); other != segment {
-		return nil, errTied(r.GetName(), other)
 	}
 	r.AccessibilityRequirements = &csi.TopologyRequirement{
 		Requisite: []*csi.Topology{plugin.Topology(a.node)}, Preferred: []*csi.Topology{plugin.Topology(a.node)},
@@ -37,225 +30,169 @@ func (g *Gateway) CreateVolume(ctx context.Context, r *csi.CreateVolumeRequest) 
 	if err != nil {
 		return nil, err
 	}
-	if err := a.checkOwn(plugin.Volume, answer.GetVolume().GetVolumeId()); err != nil {
-		return nil, err
+	made := plugin.ID{Pool: key, Device: plugin.Volume.DeviceName(r.GetName())}.String()
+	if have := answer.GetVolume().GetVolumeId(); have != made {
+		return nil, wrongAnswer(a, "CreateVolume", have)
 	}
 	answer.Volume.AccessibleTopology = []*csi.Topology{plugin.Topology(a.node)}
 	return answer, nil
 }
 
-func errTied(name, segment string) error {
-	return unavailable("volume %s may have been made on node %s by an earlier attempt, which has not ended: waiting for it", name, segment)
+// begin finds where a volume is to be made, and ties it to that. Nobody else looks for a
+// place for the same name until it is tied.
+func (g *Gateway) begin(ctx context.Context, r *csi.CreateVolumeRequest) (*agent, string, error) {
+	defer g.placing.Lock(r.GetName())()
+	a, key, err := g.place(ctx, r)
+	if err != nil {
+		return nil, "", err
+	}
+	if other := g.ties.begin(r.GetName(), key); other != key {
+		return nil, "", g.errTied(r.GetName(), other)
+	}
+	return a, key, nil
 }
 
-// checkOwn refuses an id that is none of the agent's pools: an agent is believed about
-// its own.
-func (a *agent) checkOwn(k plugin.Kind, text string) error {
-	i, err := plugin.ParseID(k, text)
-	if _, own := a.pools[i.Pool]; err != nil || !own {
-		return status.Errorf(codes.Internal, "node %s answers with %.140q, which is in none of its pools", a.node, text)
-	}
-	return nil
+func (g *Gateway) errTied(name, key string) error {
+	s, _ := g.fleet.where(key)
+	return unavailable("volume %s may have been made in pool %s of node %s by an earlier attempt, which has not ended: waiting for it", name, s.pool, s.node)
 }
 
-// place returns the agent that is to make a volume.
-func (g *Gateway) place(ctx context.Context, r *csi.CreateVolumeRequest) (*agent, error) {
-	if r.GetVolumeContentSource() != nil {
-		return g.besideSource(ctx, r)
-	}
+// place returns the agent and the pool that are to make a volume.
+func (g *Gateway) place(ctx context.Context, r *csi.CreateVolumeRequest) (a *agent, key string, err error) {
 	where := r.GetAccessibilityRequirements()
-	if segment, tied := g.ties.to(r.GetName()); tied {
-		a, err := g.tied(ctx, r.GetName(), segment)
-		if a != nil && !plugin.Allows(where, a.node) {
-			return nil, errTied(r.GetName(), segment)
-		}
-		if a != nil || err != nil {
-			return a, err
+	tiedTo, tied := g.ties.to(r.GetName())
+	if tied {
+		a, err = g.tied(ctx, tiedTo)
+		if status.Code(err) == codes.ResourceExhausted {
+			g.ties.drop(r.GetName())
+			tied = false
+		} else if err != nil {
+			return nil, "", err
 		}
 	}
-	if preferred := slices.Concat(where.GetPreferred(), where.GetRequisite()); len(preferred) > 0 {
-		return g.preferred(ctx, r, preferred[0])
-	}
-	return g.roomiest(ctx, r)
-}
-
-// besideSource returns the agent that has a volume's source: a copy is nowhere else.
-func (g *Gateway) besideSource(ctx context.Context, r *csi.CreateVolumeRequest) (a *agent, err error) {
-	switch s := r.GetVolumeContentSource().GetType().(type) {
-	case *csi.VolumeContentSource_Snapshot:
-		a, err = g.routeID(ctx, plugin.Snapshot, "content source: snapshot_id", s.Snapshot.GetSnapshotId())
-	case *csi.VolumeContentSource_Volume:
-		a, err = g.routeID(ctx, plugin.Volume, "content source: volume_id", s.Volume.GetVolumeId())
+	preferred := slices.Concat(where.GetPreferred(), where.GetRequisite())
+	switch {
+	case r.GetVolumeContentSource() != nil:
+		return g.besideSource(ctx, r)
+	case tied && !plugin.Allows(where, a.node):
+		return nil, "", g.errTied(r.GetName(), tiedTo)
+	case tied:
+		return a, tiedTo, nil
+	case len(preferred) > 0:
+		a, err = g.preferred(ctx, r, preferred[0])
 	default:
-		return nil, errMissing("the type of volume_content_source")
+		a, err = g.roomiest(ctx, r)
 	}
 	if err != nil {
-		return nil, err
+		return nil, "", err
+	}
+	in, _ := a.named(plugin.PoolOf(r.GetParameters()))
+	return a, in.key, nil
+}
+
+// besideSource returns the agent that has a volume's source, and its pool: a copy is
+// nowhere else.
+func (g *Gateway) besideSource(ctx context.Context, r *csi.CreateVolumeRequest) (a *agent, key string, err error) {
+	kind, field, text := plugin.Volume, "content source: volume_id", ""
+	switch s := r.GetVolumeContentSource().GetType().(type) {
+	case *csi.VolumeContentSource_Snapshot:
+		kind, field, text = plugin.Snapshot, "content source: snapshot_id", s.Snapshot.GetSnapshotId()
+	case *csi.VolumeContentSource_Volume:
+		text = s.Volume.GetVolumeId()
+	default:
+		return nil, "", errMissing("the type of volume_content_source")
+	}
+	a, source, err := g.routeID(ctx, kind, field, text)
+	if err != nil {
+		return nil, "", err
 	}
 	if !plugin.Allows(r.GetAccessibilityRequirements(), a.node) {
-		return nil, status.Errorf(codes.InvalidArgument,
+		return nil, "", status.Errorf(codes.InvalidArgument,
 			"the source is on node %s, and so is what is made from it: the allowedTopologies of the StorageClass exclude that node", a.node)
 	}
-	return a, nil
+	return a, source.Pool, nil
 }
 
-// tied returns the agent of a node that may have made a volume; none, if it has been away
-// for so long that the volume is made elsewhere.
-func (g *Gateway) tied(ctx context.Context, name, segment string) (*agent, error) {
-	a, err := g.present(ctx, segment)
-	if status.Code(err) == codes.ResourceExhausted {
-		g.ties.drop(name)
-		return nil, nil
+// tied returns the agent of a pool in which a volume may have been made. An error of
+// RESOURCE_EXHAUSTED says that the pool has been of no use for so long that the volume is
+// made elsewhere.
+func (g *Gateway) tied(ctx context.Context, key string) (*agent, error) {
+	a, err := g.route(ctx, key)
+	if err == nil {
+		in, _ := a.keyed(key)
+		_, err = g.usable(ctx, a, in.name)
+		return a, err
 	}
-	return a, err
-}
-
-// present returns the agent of a node. An absent one is waited for, and then given up, so
-// that the claim can move.
-func (g *Gateway) present(ctx context.Context, segment string) (a *agent, err error) {
-	var since time.Time
-	g.await(ctx, func() bool {
-		a, since = g.fleet.on(segment)
-		return a != nil
-	})
+	s, _ := g.fleet.where(key)
 	switch {
-	case a != nil:
-		return a, nil
-	case time.Since(since) > g.Patience.Absent && !g.starting():
-		return nil, status.Errorf(codes.ResourceExhausted, "the agent of node %s has not been connected for more than %v", segment, g.Patience.Absent)
+	case g.Lost(key):
+		return nil, exhausted("%s", status.Convert(err).Message())
+	case !s.left.IsZero():
+		return nil, g.overdue(s.left, "node %s, which has pool %s, is not connected", s.node, s.pool)
 	}
-	return nil, unavailable("the agent of node %s is not connected", segment)
+	return nil, err
 }
 
-// preferred returns the agent of the node that the scheduler has chosen.
+// preferred returns the agent of the node that the scheduler has chosen. An absent one is
+// waited for, and then given up, so that the claim can move.
 func (g *Gateway) preferred(ctx context.Context, r *csi.CreateVolumeRequest, t *csi.Topology) (*agent, error) {
 	segment, ok := t.GetSegments()[plugin.TopologyKey]
 	if !ok {
 		return nil, status.Errorf(codes.InvalidArgument, "accessibility_requirements: a topology without %s", plugin.TopologyKey)
 	}
-	a, err := g.present(ctx, segment)
-	if err != nil {
-		return nil, err
+	a, gone := g.awaitNode(ctx, segment)
+	if a == nil {
+		return nil, g.overdue(gone.at, "the agent of node %s is not connected", gone.node)
 	}
-	pool := plugin.PoolOf(r.GetParameters())
-	if key, ok := a.has(pool); ok && g.fleet.usable(key) {
-		return a, nil
+	name := plugin.PoolOf(r.GetParameters())
+	if _, has := a.named(name); !has {
+		if err := g.checkPoolName(name); err != nil {
+			return nil, err
+		}
 	}
-	if err := g.checkPoolName(pool); err != nil {
-		return nil, err
-	}
-	return nil, status.Errorf(codes.ResourceExhausted, "node %s has no pool %s that can be used", a.node, pool)
+	_, err := g.usable(ctx, a, name)
+	return a, err
 }
 
-// checkPoolName refuses a pool that no node has: it was misspelt.
-func (g *Gateway) checkPoolName(pool string) error {
-	known := map[string]bool{}
-	for _, at := range g.fleet.places() {
-		known[at.pool] = true
-	}
-	if known[pool] {
-		return nil
-	}
-	if g.starting() || len(known) == 0 {
-		return unavailable("no node that is connected has a pool %s", pool)
-	}
-	var names []string
-	for name := range known {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return status.Errorf(codes.InvalidArgument, "no node has a pool %q: there are %s", pool, strings.Join(names, ", "))
-}
-
-// roomiest returns the agent that has the volume already, or most room for it.
-func (g *Gateway) roomiest(ctx context.Context, r *csi.CreateVolumeRequest) (*agent, error) {
-	pool := plugin.PoolOf(r.GetParameters())
-	var candidates []*agent
+// awaitNode returns the agent of a node, or since when there is none.
+func (g *Gateway) awaitNode(ctx context.Context, segment string) (a *agent, gone departure) {
 	g.await(ctx, func() bool {
-		candidates = nil
-		for _, a := range g.fleet.all() {
-			if key, ok := a.has(pool); ok && g.fleet.usable(key) {
-				candidates = append(candidates, a)
-			}
-		}
-		return len(candidates) > 0
+		a, gone = g.fleet.on(segment)
+		return a != nil
 	})
-	if len(candidates) == 0 {
-		if err := g.checkPoolName(pool); err != nil {
-			return nil, err
-		}
-		return nil, unavailable("no node with a pool %s is connected", pool)
-	}
-	found, err := g.whoHas(ctx, r.GetName(), pool, candidates)
-	if found != nil || err != nil {
-		return found, err
-	}
-	return g.mostRoom(ctx, r, candidates)
+	return a, gone
 }
 
-// whoHas asks agents for a volume by its name. All must know: an attempt without answer
-// may have been any one's.
-func (g *Gateway) whoHas(ctx context.Context, name, pool string, agents []*agent) (*agent, error) {
-	answers, err := askAll(ctx, g, agents, func(ctx context.Context, a *agent) (bool, error) {
-		key, _ := a.has(pool)
-		id := plugin.ID{Pool: key, Device: plugin.Volume.DeviceName(name)}
-		_, err := call(ctx, g, a, "ControllerGetVolume", a.ControllerGetVolume, &csi.ControllerGetVolumeRequest{VolumeId: id.String()})
-		if status.Code(err) == codes.NotFound {
-			return false, nil
-		}
-		return err == nil, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("whether there is a volume %s: %w", name, err)
-	}
-	for i, has := range answers {
-		if has {
-			return agents[i], nil
+// usable is ready for an agent that may have stopped to answer: it is asked something
+// first, so that no volume is tied to it.
+func (g *Gateway) usable(ctx context.Context, a *agent, name string) (pool, error) {
+	p, err := g.ready(a, name)
+	if err == nil && !a.silence().IsZero() {
+		_, err = ask(ctx, g, a, "GetCapacity", a.GetCapacity, &csi.GetCapacityRequest{})
+		if isOwn(err) {
+			err = nil
 		}
 	}
-	return nil, nil
+	return p, err
 }
 
-func (g *Gateway) mostRoom(ctx context.Context, r *csi.CreateVolumeRequest, agents []*agent) (best *agent, err error) {
-	rooms, err := askAll(ctx, g, agents, func(ctx context.Context, a *agent) (int64, error) {
-		answer, err := call(ctx, g, a, "GetCapacity", a.GetCapacity, &csi.GetCapacityRequest{
-			Parameters: r.GetParameters(), VolumeCapabilities: r.GetVolumeCapabilities(),
-		})
-		if err != nil {
-			return 0, nil // nobody has to know who has no room
+// ready returns the pool of an agent in which a new volume can be made. An error tells to
+// wait for it (UNAVAILABLE), or to go elsewhere (RESOURCE_EXHAUSTED).
+func (g *Gateway) ready(a *agent, name string) (pool, error) {
+	p, has := a.named(name)
+	switch {
+	case !has:
+		return p, exhausted("node %s has no pool %s", a.node, name)
+	case p.key != "" && g.Lost(p.key):
+		return p, exhausted("pool %s of node %s was declared lost in the ConfigMap csi-dmthin-lost", name, a.node)
+	case len(g.fleet.owners(p.key)) > 1:
+		return p, exhausted("%s", status.Convert(errTwice(p.key, g.fleet.owners(p.key))).Message())
+	case !p.open:
+		since := g.fleet.closedSince(place{a.node, name})
+		if since.IsZero() { // it is open since
+			since = time.Now()
 		}
-		return answer.GetMaximumVolumeSize().GetValue(), nil
-	})
-	if err != nil {
-		return nil, err
+		return p, g.overdue(since, "pool %s of node %s is not open", name, a.node)
 	}
-	most := int64(-1)
-	for i, room := range rooms {
-		if room > most {
-			best, most = agents[i], room
-		}
-	}
-	if want := r.GetCapacityRange().GetRequiredBytes(); want > most {
-		return nil, status.Errorf(codes.ResourceExhausted, "no node has room for %d bytes in pool %s: the most is %d bytes, on node %s",
-			want, plugin.PoolOf(r.GetParameters()), most, best.node)
-	}
-	return best, nil
-}
-
-// askAll asks agents at once, and returns their answers in order or the first error.
-func askAll[A any](ctx context.Context, g *Gateway, agents []*agent, ask func(context.Context, *agent) (A, error)) ([]A, error) {
-	ctx, cancel := context.WithTimeout(ctx, g.Patience.Ask)
-	defer cancel()
-	answers, errs := make([]A, len(agents)), make([]error, len(agents))
-	var all sync.WaitGroup
-	for i, a := range agents {
-		all.Go(func() { answers[i], errs[i] = ask(ctx, a) })
-	}
-	all.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return nil, err
-		}
-	}
-	return answers, nil
+	return p, nil
 }

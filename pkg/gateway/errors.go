@@ -19,12 +19,26 @@ func unavailable(format string, args ...any) error {
 	return status.Errorf(codes.Unavailable, format, args...)
 }
 
-// errAbsent is of a pool whose agent is not connected.
-func errAbsent(key string, at place, known bool) error {
+// exhausted is of a node without room: the only code that sends a claim to another.
+func exhausted(format string, args ...any) error {
+	return status.Errorf(codes.ResourceExhausted, format, args...)
+}
+
+// wrongAnswer is of an agent that answers what it was not asked.
+func wrongAnswer(a *agent, method, what string) error {
+	return status.Errorf(codes.Internal, "node %s: its answer to %s is not to be believed: %s", a.node, method, what)
+}
+
+// errAbsent is of a pool that no agent has that is connected.
+func (f *fleet) errAbsent(key string) error {
+	s, known := f.where(key)
 	if !known {
 		return unavailable("no node that is connected has the pool with key %s; if it is lost for good, say so in the ConfigMap csi-dmthin-lost", key)
 	}
-	return unavailable("node %s, which has pool %s (key %s), is not connected", at.node, at.pool, key)
+	if a, _ := f.on(plugin.Segment(s.node)); a != nil {
+		return unavailable("node %s has pool %s (key %s) no more: it is not in its configuration, or its root was removed", s.node, s.pool, key)
+	}
+	return unavailable("node %s, which has pool %s (key %s), is not connected", s.node, s.pool, key)
 }
 
 // errTwice is of a pool that several nodes say they have.
@@ -51,6 +65,12 @@ func idError(field string, err error) error {
 
 func errMissing(field string) error {
 	return status.Errorf(codes.InvalidArgument, "%s is missing", field)
+}
+
+// about returns an error whose text begins with what it is about.
+func about(err error, format string, args ...any) error {
+	s := status.Convert(err)
+	return status.Errorf(s.Code(), "%s: %s", fmt.Sprintf(format, args...), s.Message())
 }
 
 // patienceEnded is the error of a caller that does not wait any longer.

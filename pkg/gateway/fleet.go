@@ -8,28 +8,43 @@ import (
 	"time"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
-	"google.golang.org/grpc"
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
-// An agent is one that is connected and was admitted.
-type agent struct {
-	csi.ControllerClient
-	node    string
-	version string
-	conn    *grpc.ClientConn
-	pools   map[string]string // names, by key
+// A pool is what an agent tells of one. It has no key until it was open.
+type pool struct {
+	name, key string
+	open      bool
 }
 
-// has returns the key of the agent's pool of that name.
-func (a *agent) has(name string) (key string, ok bool) {
-	for key, have := range a.pools {
-		if have == name {
-			return key, true
+// An agent is one that is connected and was admitted, with what it has said last.
+type agent struct {
+	csi.ControllerClient
+	*link
+	node    string
+	version string
+	pools   []pool
+}
+
+// named returns the agent's pool of a name.
+func (a *agent) named(name string) (pool, bool) {
+	for _, p := range a.pools {
+		if p.name == name {
+			return p, true
 		}
 	}
-	return "", false
+	return pool{}, false
+}
+
+// keyed returns the agent's pool of a key.
+func (a *agent) keyed(key string) (pool, bool) {
+	for _, p := range a.pools {
+		if p.key == key && key != "" {
+			return p, true
+		}
+	}
+	return pool{}, false
 }
 
 // A fleet is the agents that are connected, and what is known of those that were.
@@ -38,53 +53,120 @@ type fleet struct {
 	started time.Time
 
 	mu     sync.Mutex
-	agents map[string]*agent    // by their node's segment
-	gone   map[string]time.Time // when nodes went away
-	seen   map[string]place     // of each pool since the start, by its key
+	agents map[string]*agent    // by their nodes' segments
+	away   map[string]departure // nodes whose agents have gone, by segment
+	sites  map[string]*site     // of the pools that were seen since the start, by key
+	shared map[string]bool      // keys that several agents have
+	closed map[place]time.Time  // since when pools of agents that are here are not open
 	turn   chan struct{}        // closed at the next change
 }
 
 // A place is where a pool is, or was.
 type place struct{ node, pool string }
 
+// A site is where the pool of a key is, or was.
+type site struct {
+	key string
+	place
+	owners map[string]*agent // by segment
+	left   time.Time         // when the last of them had it no more; zero while one has
+}
+
+// A departure is when a node's agent went.
+type departure struct {
+	node string
+	at   time.Time
+}
+
 func newFleet(lost func(string) bool) *fleet {
 	return &fleet{
 		lost: lost, started: time.Now(),
-		agents: map[string]*agent{}, gone: map[string]time.Time{}, seen: map[string]place{}, turn: make(chan struct{}),
+		agents: map[string]*agent{}, away: map[string]departure{}, sites: map[string]*site{},
+		shared: map[string]bool{}, closed: map[place]time.Time{}, turn: make(chan struct{}),
 	}
 }
 
-// join adds an agent, or what has changed about it. Another connection of the same node
-// is returned: it is to be closed.
-func (f *fleet) join(a *agent) (replaced *agent) {
+// join adds an agent, or what has changed about it. An older connection of the same node
+// is returned: it is to be closed. Over an older one itself nobody joins.
+func (f *fleet) join(a *agent) (replaced *agent, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	segment := plugin.Segment(a.node)
-	if old := f.agents[segment]; old != nil && old.conn != a.conn {
+	segment, now := plugin.Segment(a.node), time.Now()
+	old := f.agents[segment]
+	switch {
+	case old == nil:
+	case old.visit > a.visit:
+		return nil, false
+	case old.link != a.link:
 		replaced = old
 	}
 	f.agents[segment] = a
-	delete(f.gone, segment)
-	for key, name := range a.pools {
-		f.seen[key] = place{a.node, name}
+	delete(f.away, segment)
+	if old != nil {
+		f.disown(segment, old, a, now)
 	}
-	f.turned()
-	return replaced
-}
-
-// leave removes what came over a connection.
-func (f *fleet) leave(conn *grpc.ClientConn) (left bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for segment, a := range f.agents {
-		if a.conn == conn {
-			delete(f.agents, segment)
-			f.gone[segment] = time.Now()
-			f.turned()
-			return true
+	for _, p := range a.pools {
+		at := place{a.node, p.name}
+		if _, was := f.closed[at]; p.open {
+			delete(f.closed, at)
+		} else if !was {
+			f.closed[at] = now
+		}
+		if p.key == "" {
+			continue
+		}
+		s := f.sites[p.key]
+		if s == nil {
+			s = &site{key: p.key, owners: map[string]*agent{}}
+			f.sites[p.key] = s
+		}
+		s.place, s.left = at, time.Time{}
+		s.owners[segment] = a
+		if len(s.owners) > 1 {
+			f.shared[p.key] = true
 		}
 	}
-	return false
+	f.turned()
+	return replaced, true
+}
+
+// disown takes from an agent what it does not have as next any more.
+func (f *fleet) disown(segment string, old, next *agent, now time.Time) {
+	for _, p := range old.pools {
+		if _, still := next.named(p.name); !still {
+			delete(f.closed, place{old.node, p.name})
+		}
+		s := f.sites[p.key]
+		if _, still := next.keyed(p.key); still || s == nil {
+			continue
+		}
+		if delete(s.owners, segment); len(s.owners) < 2 {
+			delete(f.shared, p.key)
+		}
+		if len(s.owners) == 0 {
+			s.left = now
+		}
+		for _, other := range s.owners {
+			theirs, _ := other.keyed(p.key)
+			s.place = place{other.node, theirs.name}
+		}
+	}
+}
+
+// leave removes the agent of a node, if that is who came over a connection.
+func (f *fleet) leave(node string, l *link) (left bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	segment, now := plugin.Segment(node), time.Now()
+	a := f.agents[segment]
+	if a == nil || a.link != l {
+		return false
+	}
+	delete(f.agents, segment)
+	f.away[segment] = departure{node, now}
+	f.disown(segment, a, &agent{}, now)
+	f.turned()
+	return true
 }
 
 func (f *fleet) turned() {
@@ -92,56 +174,82 @@ func (f *fleet) turned() {
 	f.turn = make(chan struct{})
 }
 
-// on returns the agent of a node, by its segment; or since when there is none.
-func (f *fleet) on(segment string) (a *agent, since time.Time) {
+// on returns the agent of a node, by its segment; or, when there is none, since when.
+func (f *fleet) on(segment string) (a *agent, gone departure) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if a := f.agents[segment]; a != nil {
-		return a, time.Time{}
+		return a, departure{}
 	}
-	if since, ok := f.gone[segment]; ok {
-		return nil, since
+	if gone, ok := f.away[segment]; ok {
+		return nil, gone
 	}
-	return nil, f.started
+	return nil, departure{segment, f.started}
 }
 
 // owners returns the agents that have a pool: more than one are too many.
-func (f *fleet) owners(key string) (all []*agent) {
+func (f *fleet) owners(key string) []*agent {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.ownersLocked(key)
-}
-
-func (f *fleet) ownersLocked(key string) (all []*agent) {
-	for _, a := range f.agents {
-		if _, ok := a.pools[key]; ok {
-			all = append(all, a)
-		}
+	s := f.sites[key]
+	if s == nil {
+		return nil
 	}
-	slices.SortFunc(all, func(a, b *agent) int { return strings.Compare(a.node, b.node) })
-	return all
+	return inOrder(maps.Values(s.owners))
 }
 
 // all returns the agents, by the names of their nodes.
 func (f *fleet) all() []*agent {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return slices.SortedFunc(maps.Values(f.agents), func(a, b *agent) int { return strings.Compare(a.node, b.node) })
+	return inOrder(maps.Values(f.agents))
 }
 
-// usable reports whether volumes may be sent to a pool of a: neither is it given up, nor
-// does another node have it too.
-func (f *fleet) usable(key string) bool {
-	return !f.lost(key) && len(f.owners(key)) == 1
+func inOrder(agents func(func(*agent) bool)) []*agent {
+	return slices.SortedFunc(agents, func(a, b *agent) int { return strings.Compare(a.node, b.node) })
 }
 
-// places returns where the pools are, or were when they were last seen, by their keys.
-// Those that were given up are none.
-func (f *fleet) places() map[string]place {
+// closedSince returns since when a pool of an agent that is here is not open.
+func (f *fleet) closedSince(at place) time.Time {
 	f.mu.Lock()
-	all := maps.Clone(f.seen)
+	defer f.mu.Unlock()
+	return f.closed[at]
+}
+
+// where returns where the pool of a key is, or was when it was last seen.
+func (f *fleet) where(key string) (s site, known bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s := f.sites[key]; s != nil {
+		return site{key: key, place: s.place, left: s.left}, true
+	}
+	return site{}, false
+}
+
+// everywhere returns where all pools are, or were when they were last seen, in the order
+// of their keys. Those that were given up are left out.
+func (f *fleet) everywhere() (all []site) {
+	f.mu.Lock()
+	for key, s := range f.sites {
+		all = append(all, site{key: key, place: s.place, left: s.left})
+	}
 	f.mu.Unlock()
-	maps.DeleteFunc(all, func(key string, _ place) bool { return f.lost(key) })
+	all = slices.DeleteFunc(all, func(s site) bool { return f.lost(s.key) })
+	slices.SortFunc(all, func(a, b site) int { return strings.Compare(a.key, b.key) })
+	return all
+}
+
+// names returns the names that pools have, open or not, anywhere.
+func (f *fleet) names() map[string]bool {
+	all := map[string]bool{}
+	for _, s := range f.everywhere() {
+		all[s.pool] = true
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for at := range f.closed {
+		all[at.pool] = true
+	}
 	return all
 }
 
@@ -150,12 +258,11 @@ func (f *fleet) conflicts() map[string][]string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	nodes := map[string][]string{}
-	for key := range f.seen {
-		for _, a := range f.ownersLocked(key) {
+	for key := range f.shared {
+		for _, a := range inOrder(maps.Values(f.sites[key].owners)) {
 			nodes[key] = append(nodes[key], a.node)
 		}
 	}
-	maps.DeleteFunc(nodes, func(_ string, of []string) bool { return len(of) < 2 })
 	return nodes
 }
 

@@ -2,11 +2,13 @@ package gateway
 
 import (
 	"context"
+	"crypto/rand"
 	"time"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
 
+	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset/namelock"
 	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
@@ -50,7 +52,10 @@ type Gateway struct {
 
 	Options
 	identity plugin.Identity
+	instance string // its own among all that ever ran
+	door     door
 	fleet    *fleet
+	placing  namelock.Locks // names of volumes for which a node is looked for
 	ties     ties
 }
 
@@ -60,13 +65,29 @@ func New(o Options) *Gateway {
 	if o.Lost == nil {
 		o.Lost = func(string) bool { return false }
 	}
-	return &Gateway{Options: o, identity: plugin.Identity{Version: o.Version}, fleet: newFleet(o.Lost)}
+	return &Gateway{Options: o, identity: plugin.Identity{Version: o.Version}, instance: rand.Text(), fleet: newFleet(o.Lost)}
 }
 
 // Register gives the gateway's services to the server that the sidecars call.
 func (g *Gateway) Register(s grpc.ServiceRegistrar) {
 	csi.RegisterIdentityServer(s, &g.identity)
 	csi.RegisterControllerServer(s, g)
+}
+
+// Nodes returns the nodes whose agents are connected, with the keys of their pools that
+// were open and the pools' names.
+func (g *Gateway) Nodes() map[string]map[string]string {
+	nodes := map[string]map[string]string{}
+	for _, a := range g.fleet.all() {
+		pools := map[string]string{}
+		for _, p := range a.pools {
+			if p.key != "" {
+				pools[p.key] = p.name
+			}
+		}
+		nodes[a.node] = pools
+	}
+	return nodes
 }
 
 // ControllerGetCapabilities lists the calls that are there: the same with and without

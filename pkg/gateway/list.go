@@ -2,8 +2,8 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -24,7 +24,9 @@ func (g *Gateway) ListVolumes(ctx context.Context, r *csi.ListVolumesRequest) (*
 	fetch := func(a *agent, token string, most int32) ([]entry, bool, error) {
 		page, err := call(ctx, g, a, "ListVolumes", a.ListVolumes, &csi.ListVolumesRequest{MaxEntries: most, StartingToken: token})
 		for _, e := range page.GetEntries() {
-			e.Volume.AccessibleTopology = []*csi.Topology{plugin.Topology(a.node)}
+			if v := e.GetVolume(); v != nil {
+				v.AccessibleTopology = []*csi.Topology{plugin.Topology(a.node)}
+			}
 		}
 		return page.GetEntries(), page.GetNextToken() != "", err
 	}
@@ -44,14 +46,14 @@ func (g *Gateway) ListSnapshots(ctx context.Context, r *csi.ListSnapshotsRequest
 		one, text = plugin.Volume, r.GetSourceVolumeId()
 	}
 	if text != "" {
-		a, err := g.routeID(ctx, one, "the id", text)
+		a, i, err := g.routeID(ctx, one, "the id", text)
 		switch {
 		case status.Code(err) == codes.NotFound:
 			return &csi.ListSnapshotsResponse{}, nil
 		case err != nil:
 			return nil, err
 		}
-		return call(ctx, g, a, "ListSnapshots", a.ListSnapshots, r)
+		return g.snapshotsIn(ctx, a, i.Pool, r)
 	}
 	type entry = *csi.ListSnapshotsResponse_Entry
 	fetch := func(a *agent, token string, most int32) ([]entry, bool, error) {
@@ -64,6 +66,25 @@ func (g *Gateway) ListSnapshots(ctx context.Context, r *csi.ListSnapshotsRequest
 		return nil, err
 	}
 	return &csi.ListSnapshotsResponse{Entries: entries, NextToken: next}, nil
+}
+
+// snapshotsIn lists the snapshots of an id or a volume, in the pool that has them.
+func (g *Gateway) snapshotsIn(ctx context.Context, a *agent, key string, r *csi.ListSnapshotsRequest) (*csi.ListSnapshotsResponse, error) {
+	answer, err := call(ctx, g, a, "ListSnapshots", a.ListSnapshots, r)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range answer.GetEntries() {
+		s := e.GetSnapshot()
+		i, err := plugin.ParseID(plugin.Snapshot, s.GetSnapshotId())
+		switch {
+		case err != nil, i.Pool != key,
+			r.GetSnapshotId() != "" && s.GetSnapshotId() != r.GetSnapshotId(),
+			r.GetSourceVolumeId() != "" && s.GetSourceVolumeId() != r.GetSourceVolumeId():
+			return nil, wrongAnswer(a, "ListSnapshots", s.GetSnapshotId())
+		}
+	}
+	return answer, nil
 }
 
 // list visits the pools in the order of their keys, and returns a page of what fetch has
@@ -109,40 +130,62 @@ func list[E any](
 			if page, more, err = fetch(a, at, int32(limit-len(entries))); err != nil {
 				return nil, "", err
 			}
-			for _, e := range page {
-				if !strings.HasPrefix(id(e), key+".") { // the agent's next pool has its turn
-					more = false
-					break
-				}
-				entries, at = append(entries, e), id(e)
+			own, err := ofPool(k, key, at, limit-len(entries), page, id)
+			if err == nil && more && len(page) == 0 {
+				err = errors.New("more is to come, and nothing is there")
+			}
+			if err != nil {
+				return nil, "", wrongAnswer(a, "a list", err.Error())
+			}
+			more = more && len(own) == len(page) // the agent's next pool has its turn
+			if entries = append(entries, own...); len(own) > 0 {
+				at = id(own[len(own)-1])
 			}
 		}
 	}
 	return entries, "", nil
 }
 
+// ofPool returns what a page has of a pool, as far as the next pool of the same agent. It
+// must go on from where it was asked, and be no larger.
+func ofPool[E any](k plugin.Kind, key, at string, most int, page []E, id func(E) string) ([]E, error) {
+	if len(page) > most {
+		return nil, fmt.Errorf("%d entries, and %d were asked for", len(page), most)
+	}
+	for n, e := range page {
+		i, err := plugin.ParseID(k, id(e))
+		switch {
+		case err != nil:
+			return nil, err
+		case id(e) <= at:
+			return nil, fmt.Errorf("%s does not come after %s", id(e), at)
+		case i.Pool != key:
+			return page[:n], nil
+		}
+		at = id(e)
+	}
+	return page, nil
+}
+
 // listed returns the keys of the pools that a list is of. All must be connected that
 // were seen, or that a token names: a list that looks whole must be.
-func (g *Gateway) listed(ctx context.Context, from string) ([]string, error) {
-	if g.starting() {
-		g.await(ctx, func() bool { return false })
-		if g.starting() {
-			return nil, unavailable("the controller has just started, and does not know yet whether all nodes are connected")
-		}
+func (g *Gateway) listed(ctx context.Context, from string) (keys []string, err error) {
+	if err := g.allKnown(ctx); err != nil {
+		return nil, err
 	}
-	places := g.fleet.places()
-	if _, known := places[from]; from != "" && !known && !g.Lost(from) {
-		return nil, errAbsent(from, place{}, false)
+	if _, known := g.fleet.where(from); from != "" && !known && !g.Lost(from) {
+		return nil, g.fleet.errAbsent(from)
 	}
 	var absent []string
-	keys := slices.Sorted(maps.Keys(places))
-	for _, key := range keys {
-		if len(g.fleet.owners(key)) == 0 {
-			absent = append(absent, fmt.Sprintf("pool %s of node %s", places[key].pool, places[key].node))
+	for _, s := range g.fleet.everywhere() {
+		keys = append(keys, s.key)
+		if !s.left.IsZero() {
+			absent = append(absent, fmt.Sprintf("pool %s of node %s", s.pool, s.node))
 		}
 	}
 	if len(absent) > 0 {
-		return nil, unavailable("the list would lack what is not connected: %s", strings.Join(slices.Sorted(slices.Values(absent)), ", "))
+		slices.Sort(absent)
+		return nil, unavailable("the list would lack what is not connected: %s", strings.Join(absent, ", "))
 	}
 	return keys, nil
 }

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// ties remember on which node a volume of a name may have been made: an attempt is under
+// ties remember in which pool a volume of a name may have been made: an attempt is under
 // way there, or ended without a definite answer. Another attempt elsewhere could make it
 // twice, and one of the two for ever.
 type ties struct {
@@ -14,8 +14,8 @@ type ties struct {
 }
 
 type tie struct {
-	segment string
-	running int // attempts
+	key     string // of the pool
+	running int    // attempts
 	last    time.Time
 }
 
@@ -23,18 +23,18 @@ type tie struct {
 // provisioner repeats each half minute.
 const tieAge = time.Hour
 
-// to returns the segment of the node that a name is tied to.
-func (t *ties) to(name string) (segment string, tied bool) {
+// to returns the key of the pool that a name is tied to.
+func (t *ties) to(name string) (key string, tied bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if tie := t.byName[name]; tie != nil {
-		return tie.segment, true
+		return tie.key, true
 	}
 	return "", false
 }
 
-// begin ties a name to a node, unless it is tied to another, which is returned.
-func (t *ties) begin(name, segment string) string {
+// begin ties a name to a pool, unless it is tied to another, whose key is returned.
+func (t *ties) begin(name, key string) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
@@ -48,14 +48,14 @@ func (t *ties) begin(name, segment string) string {
 	}
 	have := t.byName[name]
 	if have == nil {
-		have = &tie{segment: segment}
+		have = &tie{key: key}
 		t.byName[name] = have
 	}
-	if have.segment == segment {
+	if have.key == key {
 		have.running++
 		have.last = now
 	}
-	return have.segment
+	return have.key
 }
 
 // end ends an attempt, and the tie with it if the answer was definite.
@@ -70,7 +70,7 @@ func (t *ties) end(name string, definite bool) {
 	}
 }
 
-// drop forgets a name: its node has been away for so long that volumes go elsewhere.
+// drop forgets a name: its pool has been away for so long that volumes go elsewhere.
 func (t *ties) drop(name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -7,12 +7,11 @@ import (
 	"time"
 )
 
-// expired reports whether a token says of itself that its time is over. It was found
-// genuine before; one that cannot be read does not count as that.
-func expired(token string, now time.Time) bool {
+// expiry returns when a token ends, as it says of itself. It was found genuine before.
+func expiry(token string) (end time.Time, ok bool) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
-		return true
+		return end, false
 	}
 	text, err := base64.RawURLEncoding.DecodeString(parts[1])
 	var claims struct {
@@ -21,5 +20,11 @@ func expired(token string, now time.Time) bool {
 	if err == nil {
 		err = json.Unmarshal(text, &claims)
 	}
-	return err != nil || now.Unix() >= claims.Expires
+	return time.Unix(claims.Expires, 0), err == nil
+}
+
+// expired reports whether a token's time is over. One that cannot be read does not count.
+func expired(token string, now time.Time) bool {
+	end, ok := expiry(token)
+	return !ok || !now.Before(end)
 }

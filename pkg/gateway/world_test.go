@@ -119,6 +119,7 @@ type cluster struct {
 	tokens *tokens
 	vault  *vault
 	lost   sync.Map
+	wrap   func(net.Listener) net.Listener // what agents come to
 
 	mu          sync.Mutex
 	controllers []*controller
@@ -126,7 +127,7 @@ type cluster struct {
 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
-	return &cluster{t: t, tokens: &tokens{refused: map[string]string{}}, vault: &vault{}}
+	return &cluster{t: t, tokens: &tokens{refused: map[string]string{}}, vault: &vault{}, wrap: func(l net.Listener) net.Listener { return l }}
 }
 
 // A controller is a gateway, and the sidecars' connection to it.
@@ -147,6 +148,13 @@ func (c *cluster) controller(change ...func(*gateway.Options)) *controller {
 func (c *cluster) controllerAt(address string, change ...func(*gateway.Options)) *controller {
 	c.t.Helper()
 	return c.controllerWith(gateway.NewAuthority(c.vault), address, change...)
+}
+
+// controllerOn starts one on a listener that is made something of.
+func (c *cluster) controllerOn(wrap func(net.Listener) net.Listener) *controller {
+	c.t.Helper()
+	c.wrap = wrap
+	return c.controller()
 }
 
 func (c *cluster) controllerWith(keys *gateway.Authority, address string, change ...func(*gateway.Options)) *controller {
@@ -176,7 +184,7 @@ func (c *cluster) controllerWith(keys *gateway.Authority, address string, change
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
 	all.Go(func() {
-		if err := g.Serve(ctx, l, keys.TLS()); err != nil {
+		if err := g.Serve(ctx, c.wrap(l), keys.TLS()); err != nil {
 			c.t.Error(err)
 		}
 	})
@@ -246,11 +254,11 @@ func (c *cluster) connect(n *node, change ...func(*gateway.Agent)) {
 		Trust: c.vault.trust,
 		Pools: func() (all []gateway.Pool) {
 			for _, p := range n.Driver.Pools {
-				all = append(all, gateway.Pool{Name: p.Name, Secret: p.Secret()})
+				all = append(all, gateway.Pool{Name: p.Name, Secret: p.Secret(), Open: p.IsOpen()})
 			}
 			return all
 		},
-		Services: n.Driver.Register, Intercept: n.Driver.Intercept(nil),
+		Services: n.Driver.RegisterController, Intercept: n.Driver.Intercept(nil),
 		Find: c.addresses,
 	}
 	for _, change := range change {

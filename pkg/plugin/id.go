@@ -57,10 +57,10 @@ func (k Kind) DeviceName(name string) string {
 	return string(k) + "x-" + hex.EncodeToString(sum[:16])
 }
 
-// KeyOf returns the key of a pool. It names the pool to the orchestrator, and is no way
-// back to the UUID by which the kernel knows its devices.
-func KeyOf(poolUUID string) string {
-	sum := sha256.Sum256([]byte("csi-dmthin pool " + poolUUID))
+// KeyOf returns the key of a pool by its secret. It names the pool to the orchestrator, and
+// is no way back.
+func KeyOf(secret string) string {
+	sum := sha256.Sum256([]byte("csi-dmthin pool " + secret))
 	return hex.EncodeToString(sum[:16])
 }
 

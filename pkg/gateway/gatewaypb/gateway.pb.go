@@ -24,7 +24,10 @@ const (
 type IntroduceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The controller's version, for the agent's log.
-	Version       string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// What no other controller has, and this one as long as it runs: an agent that reaches
+	// one by several addresses keeps one connection.
+	Instance      string `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -66,6 +69,13 @@ func (x *IntroduceRequest) GetVersion() string {
 	return ""
 }
 
+func (x *IntroduceRequest) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
 type Introduction struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The agent's version.
@@ -73,7 +83,7 @@ type Introduction struct {
 	// A token of the agent's service account, for the controller as its audience. It says
 	// which node the agent is on.
 	Token string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
-	// Pools that are open.
+	// The pools of its configuration, and those that it serves on without being configured.
 	Pools         []*Pool `protobuf:"bytes,3,rep,name=pools,proto3" json:"pools,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -135,8 +145,10 @@ type Pool struct {
 	// Its name in the configuration, which StorageClasses use.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// What stands in the pool's label, and is known to nobody without its disks. The key in
-	// volume ids is a hash of it.
-	Secret        string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	// volume ids is a hash of it. It is empty until the pool was open for the first time.
+	Secret string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	// Whether the pool is open now.
+	Open          bool `protobuf:"varint,3,opt,name=open,proto3" json:"open,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -185,20 +197,29 @@ func (x *Pool) GetSecret() string {
 	return ""
 }
 
+func (x *Pool) GetOpen() bool {
+	if x != nil {
+		return x.Open
+	}
+	return false
+}
+
 var File_gateway_proto protoreflect.FileDescriptor
 
 const file_gateway_proto_rawDesc = "" +
 	"\n" +
-	"\rgateway.proto\x12\x15csi_dmthin.gateway.v1\",\n" +
+	"\rgateway.proto\x12\x15csi_dmthin.gateway.v1\"H\n" +
 	"\x10IntroduceRequest\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\tR\aversion\"q\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
+	"\binstance\x18\x02 \x01(\tR\binstance\"q\n" +
 	"\fIntroduction\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x121\n" +
-	"\x05pools\x18\x03 \x03(\v2\x1b.csi_dmthin.gateway.v1.PoolR\x05pools\"2\n" +
+	"\x05pools\x18\x03 \x03(\v2\x1b.csi_dmthin.gateway.v1.PoolR\x05pools\"F\n" +
 	"\x04Pool\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
-	"\x06secret\x18\x02 \x01(\tR\x06secret2d\n" +
+	"\x06secret\x18\x02 \x01(\tR\x06secret\x12\x12\n" +
+	"\x04open\x18\x03 \x01(\bR\x04open2d\n" +
 	"\x05Agent\x12[\n" +
 	"\tIntroduce\x12'.csi_dmthin.gateway.v1.IntroduceRequest\x1a#.csi_dmthin.gateway.v1.Introduction0\x01B8Z6github.com/csi-dmthin/csi-dmthin/pkg/gateway/gatewaypbb\x06proto3"
 

@@ -1,0 +1,176 @@
+package gateway
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	csi "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
+)
+
+// roomiest returns the agent that has the volume already, or most room for it.
+func (g *Gateway) roomiest(ctx context.Context, r *csi.CreateVolumeRequest) (*agent, error) {
+	if err := g.allKnown(ctx); err != nil {
+		return nil, err
+	}
+	name := plugin.PoolOf(r.GetParameters())
+	if err := g.checkPoolName(name); err != nil {
+		return nil, err
+	}
+	has, others, err := g.whoHas(ctx, r.GetName(), name)
+	if has != nil || err != nil {
+		return has, err
+	}
+	if len(others) == 0 {
+		return nil, unavailable("no node with a pool %s that can be used is connected", name)
+	}
+	return g.mostRoom(ctx, r, others)
+}
+
+// checkPoolName refuses a pool that no node has: it was misspelt.
+func (g *Gateway) checkPoolName(name string) error {
+	known := g.fleet.names()
+	switch {
+	case known[name]:
+		return nil
+	case g.starting() || len(known) == 0:
+		return unavailable("no node that is connected has a pool %s", name)
+	}
+	var names []string
+	for name := range known {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return status.Errorf(codes.InvalidArgument, "no node has a pool %q: there are %s", name, strings.Join(names, ", "))
+}
+
+// whoHas asks the agents that have a pool of a name for a volume, and returns the one that
+// has it or makes it just now; else those that do not. An attempt without answer may have
+// been any one's, so all that were here lately must say so: who restarts is waited for.
+func (g *Gateway) whoHas(ctx context.Context, volume, name string) (has *agent, others []*agent, err error) {
+	end := time.NewTimer(g.Patience.Hold)
+	defer end.Stop()
+	denied := map[string]bool{} // by keys of pools
+	for {
+		change := g.fleet.change()
+		agents, missing := g.candidates(name)
+		news := slices.DeleteFunc(slices.Clone(agents), func(a *agent) bool { return denied[a.keyOf(name)] })
+		for _, answer := range askAll(ctx, g, news, func(ctx context.Context, a *agent) (bool, error) { return g.hasVolume(ctx, a, volume, name) }) {
+			switch {
+			case answer.value:
+				return answer.agent, nil, nil
+			case answer.err == nil:
+				denied[answer.agent.keyOf(name)] = true
+			case status.Code(answer.err) != codes.ResourceExhausted:
+				missing = answer.err
+			}
+		}
+		if missing == nil {
+			return nil, slices.DeleteFunc(agents, func(a *agent) bool { return !denied[a.keyOf(name)] }), nil
+		}
+		select {
+		case <-change:
+		case <-end.C:
+			return nil, nil, about(missing, "whether there is a volume %s is not known", volume)
+		case <-ctx.Done():
+			return nil, nil, patienceEnded(ctx, "whether there is a volume "+volume+" is not known")
+		}
+	}
+}
+
+// keyOf returns the key of the agent's pool of a name.
+func (a *agent) keyOf(name string) string {
+	p, _ := a.named(name)
+	return p.key
+}
+
+// hasVolume asks an agent for a volume by its name.
+func (g *Gateway) hasVolume(ctx context.Context, a *agent, volume, name string) (bool, error) {
+	id := plugin.ID{Pool: a.keyOf(name), Device: plugin.Volume.DeviceName(volume)}
+	_, err := ask(ctx, g, a, "ControllerGetVolume", a.ControllerGetVolume, &csi.ControllerGetVolumeRequest{VolumeId: id.String()})
+	switch status.Code(err) {
+	case codes.OK:
+		return true, nil
+	case codes.NotFound:
+		return false, nil
+	case codes.Aborted: // something is being done with it
+		return true, nil
+	}
+	return false, err
+}
+
+// candidates returns the agents in whose pool of a name a volume can be made, and an error
+// if there may be more of them in a moment.
+func (g *Gateway) candidates(name string) (agents []*agent, missing error) {
+	for _, a := range g.fleet.all() {
+		if _, has := a.named(name); !has {
+			continue
+		}
+		_, err := g.ready(a, name)
+		switch status.Code(err) {
+		case codes.OK:
+			agents = append(agents, a)
+		case codes.Unavailable:
+			missing = err
+		}
+	}
+	for _, s := range g.fleet.everywhere() {
+		if s.pool == name && !s.left.IsZero() && time.Since(s.left) <= g.Patience.Absent {
+			missing = g.fleet.errAbsent(s.key)
+		}
+	}
+	return agents, missing
+}
+
+// mostRoom returns the agent with most room. The figures are in no error: they change, and
+// with them events that are one.
+func (g *Gateway) mostRoom(ctx context.Context, r *csi.CreateVolumeRequest, agents []*agent) (*agent, error) {
+	var silent error
+	best, most := agents[0], int64(0)
+	for _, answer := range askAll(ctx, g, agents, func(ctx context.Context, a *agent) (*csi.GetCapacityResponse, error) {
+		return ask(ctx, g, a, "GetCapacity", a.GetCapacity, &csi.GetCapacityRequest{
+			Parameters: r.GetParameters(), VolumeCapabilities: r.GetVolumeCapabilities(),
+		})
+	}) {
+		if answer.err != nil {
+			silent = answer.err
+		} else if room := answer.value.GetMaximumVolumeSize().GetValue(); room > most {
+			best, most = answer.agent, room
+		}
+	}
+	want := r.GetCapacityRange().GetRequiredBytes()
+	switch {
+	case want <= most:
+		return best, nil
+	case silent != nil:
+		return nil, about(silent, "whether a node has room for %d bytes in pool %s is not known", want, plugin.PoolOf(r.GetParameters()))
+	}
+	return nil, exhausted("no node has room for %d bytes in pool %s", want, plugin.PoolOf(r.GetParameters()))
+}
+
+// An answer is that of one agent of many.
+type answer[A any] struct {
+	agent *agent
+	value A
+	err   error
+}
+
+// askAll asks agents at once, and returns their answers in the same order.
+func askAll[A any](ctx context.Context, g *Gateway, agents []*agent, ask func(context.Context, *agent) (A, error)) []answer[A] {
+	answers := make([]answer[A], len(agents))
+	var all sync.WaitGroup
+	for i, a := range agents {
+		all.Go(func() {
+			value, err := ask(ctx, a)
+			answers[i] = answer[A]{a, value, err}
+		})
+	}
+	all.Wait()
+	return answers
+}
