@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -25,6 +26,12 @@ import (
 	"github.com/csi-dmthin/csi-dmthin/pkg/gateway/kubernetes"
 	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
+
+// defaultEndpoint is where a controller serves its sidecars.
+const defaultEndpoint = "unix:///csi/csi.sock"
+
+// orphanInterval is between two looks for volumes that nobody knows.
+const orphanInterval = 10 * time.Minute
 
 // A controllerConfig is what `controller` is told.
 type controllerConfig struct {
@@ -62,7 +69,7 @@ func controllerCommand() *cobra.Command {
 }
 
 func (c *controllerConfig) flags(f *pflag.FlagSet) {
-	f.StringVar(&c.Endpoint, "endpoint", envOr("CSI_ENDPOINT", "unix:///csi/csi.sock"), "where CSI is served to the sidecars: a `socket` ($CSI_ENDPOINT)")
+	f.StringVar(&c.Endpoint, "endpoint", envOr("CSI_ENDPOINT", defaultEndpoint), "where CSI is served to the sidecars: a `socket` ($CSI_ENDPOINT)")
 	f.StringVar(&c.Listen, "listen", ":9443", "`address` to which the nodes' agents come")
 	f.StringVar(&c.HTTP, "http", ":9808", "`address` of /metrics, /healthz and /readyz; none if empty")
 	f.StringVar(&c.Namespace, "namespace", os.Getenv("POD_NAMESPACE"), "`namespace` of the controller and the agents ($POD_NAMESPACE)")
@@ -130,6 +137,7 @@ func (c *controllerConfig) run(ctx context.Context) error {
 		keys = gateway.NewFiles(c.TLSDir, cluster)
 	}
 	var all sync.WaitGroup
+	all.Go(func() { g.WatchOrphans(background, orphanInterval, cluster.VolumeHandles) })
 	all.Go(func() {
 		keys.Run(background, func() {
 			listening.Store(true)

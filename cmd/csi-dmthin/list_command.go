@@ -14,7 +14,9 @@ import (
 )
 
 func volumesCommand() *cobra.Command {
-	return listCommand("volumes", "list volumes", csi.KindVolume, csi.KindOther)
+	command := listCommand("volumes", "list volumes", csi.KindVolume, csi.KindOther)
+	orphansFlag(command)
+	return command
 }
 
 func snapshotsCommand() *cobra.Command {

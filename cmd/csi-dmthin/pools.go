@@ -82,7 +82,7 @@ func (c *config) root(pool string) string { return filepath.Join(c.StateDir, "po
 // those that were in it before and are still on disk.
 func (c *config) openers(o func() observer) (pools []*csi.Pool) {
 	c.makeRoom()
-	open := func() (machine, error) { return observedThisMachine(o()) }
+	open := func() (machine, error) { return observedThisMachine(c.Node, o()) }
 	for _, name := range c.Pools.names() {
 		p, _ := parsePool(c.Pools[name]) // it was checked when it was read
 		pools = append(pools, &csi.Pool{
@@ -148,11 +148,12 @@ func (k observedKernel) Do(r dm.Request) (dm.Reply, error) {
 	return reply, err
 }
 
-func observedThisMachine(o observer) (machine, error) {
+func observedThisMachine(name string, o observer) (machine, error) {
 	host, err := deviceset.ThisMachine()
 	if err != nil {
 		return nil, err
 	}
+	host.Name = name
 	return observedMachine{host, traced{observedKernel{host, o}}, o}, nil
 }
 

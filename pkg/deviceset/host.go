@@ -19,7 +19,11 @@ import (
 )
 
 // A Host is the machine that the process runs on.
-type Host struct{ *dm.Control }
+type Host struct {
+	*dm.Control
+	// Name is what it is called where it has no id: a container has a name of its own.
+	Name string
+}
 
 // ThisMachine opens this machine's device-mapper.
 func ThisMachine() (*Host, error) {
@@ -27,15 +31,19 @@ func ThisMachine() (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Host{control}, nil
+	return &Host{Control: control}, nil
 }
 
-// ID returns the machine's id (machine-id(5)), or its name if it has none.
-func (*Host) ID() string {
+// ID returns the machine's id (machine-id(5)), or its name if it has none. It is for
+// people to read.
+func (h *Host) ID() string {
 	if id, err := os.ReadFile("/etc/machine-id"); err == nil && len(id) > 0 {
 		return strings.TrimSpace(string(id))
 	}
-	name, _ := os.Hostname() // it is only for people to read
+	if h.Name != "" {
+		return h.Name
+	}
+	name, _ := os.Hostname()
 	return name
 }
 

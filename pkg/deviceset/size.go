@@ -9,11 +9,11 @@ import (
 
 // The grammar keeps exponents away from big.Rat, which would compute them.
 var sizeGrammar = regexp.MustCompile(
-	`^([0-9]{1,19}(?:\.[0-9]{1,19})?) ?(?:([kKmMgGtTpP])(?:[iI]?[bB])?|[bB])?$`)
+	`^([0-9]{1,19}(?:\.[0-9]{1,19})?) ?(?:([kKmMgGtTpP])(?:i|[iI]?[bB])?|[bB])?$`)
 
-// ParseSize reads a size as people write it: 10G, 64k, 1.5 TiB. Units are powers
-// of 1024, as with Docker, whose parser computes in floating point and so lets
-// fractions of a byte, lost digits and overflow pass.
+// ParseSize reads a size as people write it: 10G, 64k, 1.5 TiB, or as Kubernetes has it:
+// 10Gi. Units are powers of 1024, as with Docker, whose parser computes in floating point
+// and so lets fractions of a byte, lost digits and overflow pass.
 func ParseSize(s string) (int64, error) {
 	parts := sizeGrammar.FindStringSubmatch(s)
 	if parts == nil {

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"crypto/rand"
+	"sync/atomic"
 	"time"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
@@ -57,6 +58,7 @@ type Gateway struct {
 	fleet    *fleet
 	placing  namelock.Locks // names of volumes for which a node is looked for
 	ties     ties
+	orphans  atomic.Pointer[map[string]float64] // how many there are, by nodes
 }
 
 // New makes a gateway. Agents come by Serve.

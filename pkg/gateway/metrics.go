@@ -17,6 +17,7 @@ type Metrics struct {
 	conflicts  *prometheus.Desc
 	absent     *prometheus.Desc
 	silent     *prometheus.Desc
+	orphans    *prometheus.Desc
 }
 
 // NewMetrics registers the metrics of a gateway.
@@ -28,6 +29,7 @@ func NewMetrics(r prometheus.Registerer, g *Gateway) *Metrics {
 		conflicts:  prometheus.NewDesc("dmthin_gateway_pool_conflict", "1 for a pool that several nodes have at once.", []string{"key", "nodes"}, nil),
 		absent:     prometheus.NewDesc("dmthin_gateway_pool_absent", "1 for a pool that was seen and whose agent is not connected.", []string{"key", "node", "pool"}, nil),
 		silent:     prometheus.NewDesc("dmthin_gateway_agent_silent_seconds", "For how long an agent has answered no question that is connected.", []string{"node"}, nil),
+		orphans:    prometheus.NewDesc("dmthin_gateway_orphan_volumes", "Volumes that no PersistentVolume names: see csi-dmthin volumes --orphans.", []string{"node"}, nil),
 	}
 	r.MustRegister(m.operations, m)
 	return m
@@ -39,6 +41,7 @@ func (m *Metrics) Describe(to chan<- *prometheus.Desc) {
 	to <- m.conflicts
 	to <- m.absent
 	to <- m.silent
+	to <- m.orphans
 }
 
 // Collect reads it.
@@ -52,6 +55,11 @@ func (m *Metrics) Collect(to chan<- prometheus.Metric) {
 	}
 	for version, count := range versions {
 		to <- prometheus.MustNewConstMetric(m.agents, prometheus.GaugeValue, count, version)
+	}
+	if orphans := m.gateway.orphans.Load(); orphans != nil {
+		for node, count := range *orphans {
+			to <- prometheus.MustNewConstMetric(m.orphans, prometheus.GaugeValue, count, node)
+		}
 	}
 	for key, nodes := range m.gateway.fleet.conflicts() {
 		to <- prometheus.MustNewConstMetric(m.conflicts, prometheus.GaugeValue, 1, key, strings.Join(nodes, " "))

@@ -1,5 +1,5 @@
-// Package kubernetes is what a gateway has of Kubernetes: the review of agents' tokens,
-// and a Secret and a ConfigMap for certificates.
+// Package kubernetes is what a gateway has of Kubernetes: the review of agents' tokens, a
+// Secret and a ConfigMap for certificates, and which volumes are known.
 package kubernetes
 
 import (
@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/gateway"
+	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
 // A Cluster is the one that the controller runs in.
@@ -134,4 +135,26 @@ func (c *Cluster) Publish(ctx context.Context, bundle []byte) error {
 	have.Data[bundleKey] = string(bundle)
 	_, err = published.Update(ctx, have, meta.UpdateOptions{})
 	return err
+}
+
+// volumePage is how many PersistentVolumes are asked for at once.
+const volumePage = 500
+
+// VolumeHandles returns the ids of the volumes that PersistentVolumes of this driver name.
+func (c *Cluster) VolumeHandles(ctx context.Context) (map[string]bool, error) {
+	ids := map[string]bool{}
+	for o := (meta.ListOptions{Limit: volumePage}); ; {
+		page, err := c.Core.PersistentVolumes().List(ctx, o)
+		if err != nil {
+			return nil, fmt.Errorf("list PersistentVolumes: %w", err)
+		}
+		for _, pv := range page.Items {
+			if from := pv.Spec.CSI; from != nil && from.Driver == plugin.Name {
+				ids[from.VolumeHandle] = true
+			}
+		}
+		if o.Continue = page.Continue; o.Continue == "" {
+			return ids, nil
+		}
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	authentication "k8s.io/api/authentication/v1"
+	core "k8s.io/api/core/v1"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
@@ -116,5 +117,32 @@ func TestVault(t *testing.T) {
 	}
 	if writes != 2 {
 		t.Errorf("%d writes for two changes", writes)
+	}
+}
+
+// The volumes of others are none of ours, and those of later pages are.
+func TestVolumeHandles(t *testing.T) {
+	k, api := cluster()
+	pv := func(driver, handle string) core.PersistentVolume {
+		return core.PersistentVolume{Spec: core.PersistentVolumeSpec{PersistentVolumeSource: core.PersistentVolumeSource{
+			CSI: &core.CSIPersistentVolumeSource{Driver: driver, VolumeHandle: handle},
+		}}}
+	}
+	api.PrependReactor("list", "persistentvolumes", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		options := a.(clienttesting.ListActionImpl).ListOptions
+		if options.Limit == 0 {
+			t.Error("all were asked for at once")
+		}
+		if options.Continue == "" {
+			return true, &core.PersistentVolumeList{
+				ListMeta: meta.ListMeta{Continue: "more"},
+				Items:    []core.PersistentVolume{pv("csi-dmthin.dev", "one"), pv("topolvm.io", "theirs"), {}},
+			}, nil
+		}
+		return true, &core.PersistentVolumeList{Items: []core.PersistentVolume{pv("csi-dmthin.dev", "two")}}, nil
+	})
+	ids, err := k.VolumeHandles(t.Context())
+	if err != nil || len(ids) != 2 || !ids["one"] || !ids["two"] {
+		t.Errorf("%v, %v", ids, err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
@@ -58,6 +59,29 @@ func controllerKilled(s *scene) {
 	}
 	s.note("%d of %d were made when it was killed", len(made), many)
 	s.nothingLostOrDoubled()
+	s.noOrphans()
+}
+
+// noOrphans asks the controller whether there is a volume that no PersistentVolume names.
+func (s *scene) noOrphans() {
+	s.until(patience, "there are no orphans", func() string {
+		pods, err := s.driverPods(controllerLabels)
+		if err != nil || len(pods) == 0 {
+			return fmt.Sprint("there is no controller: ", err)
+		}
+		said, err := s.execInPod(s.ctx, s.namespace, pods[0].Name, "gateway", "csi-dmthin", "volumes", "--orphans", "-o", "json")
+		if err != nil {
+			return err.Error()
+		}
+		var list struct{ Orphans []struct{ ID string } }
+		if err := json.Unmarshal([]byte(said), &list); err != nil {
+			return err.Error()
+		}
+		if len(list.Orphans) > 0 {
+			return fmt.Sprint("there are ", list.Orphans)
+		}
+		return ""
+	})
 }
 
 // first waits for the first volume of the scene.
@@ -75,6 +99,41 @@ func (s *scene) first(volumes <-chan watch.Event) {
 			}
 		case <-limit:
 			s.fail("there is no volume after %v", patience)
+		}
+	}
+}
+
+// controllerRestarted watches the scheduler's figures for longer than it takes the next
+// controller to know all nodes and to look at them again.
+func controllerRestarted(s *scene) {
+	s.roomiest(ext4Class)
+	before, err := s.api.StorageV1().CSIStorageCapacities("").List(s.ctx, metav1.ListOptions{})
+	s.must(err, "list capacities")
+	had := map[types.UID]int64{}
+	for _, c := range before.Items {
+		had[c.UID] = c.Capacity.Value()
+	}
+	changes, err := s.api.StorageV1().CSIStorageCapacities("").Watch(s.ctx, metav1.ListOptions{ResourceVersion: before.ResourceVersion})
+	s.must(err, "watch capacities")
+	defer changes.Stop()
+	s.must(s.api.CoreV1().Pods(s.namespace).DeleteCollection(s.ctx, metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: controllerLabels}), "end the controllers")
+	s.driverReady()
+	enough := time.After(75 * time.Second)
+	for seen := 0; ; seen++ {
+		select {
+		case event := <-changes.ResultChan():
+			c, ok := event.Object.(*storagev1.CSIStorageCapacity)
+			switch {
+			case !ok:
+				s.fail("watch capacities: %v", event.Object)
+			case event.Type == watch.Deleted:
+				s.fail("the capacity of %s on %v is gone", c.StorageClassName, c.NodeTopology.MatchLabels)
+			case c.Capacity.Value() < had[c.UID]/2:
+				s.fail("the capacity of %s on %v fell from %d to %s", c.StorageClassName, c.NodeTopology.MatchLabels, had[c.UID], c.Capacity)
+			}
+		case <-enough:
+			s.note("%d capacities were published, and %d changes", len(had), seen)
+			return
 		}
 	}
 }

@@ -70,6 +70,12 @@ func (c *cluster) upgrade(ctx context.Context, set ...string) error {
 	return err
 }
 
+// rollback brings the release back to what it was before the last upgrade.
+func (c *cluster) rollback(ctx context.Context) error {
+	_, err := output(ctx, "helm", "rollback", releaseName, "--namespace", releaseNamespace)
+	return err
+}
+
 func (c *cluster) uninstall(ctx context.Context) error {
 	_, err := output(ctx, "helm", "uninstall", releaseName, "--namespace", releaseNamespace)
 	return err

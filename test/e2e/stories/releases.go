@@ -16,6 +16,9 @@ func upgraded(s *scene) {
 	s.claim("new", "128Mi", ext4Class)
 	s.start("pod", with("new")) // whichever controllers there are by now
 	s.noWriteFailed("writer")
+	s.must(s.rollback(s.ctx), "roll back")
+	s.driverReady()
+	s.noWriteFailed("writer")
 }
 
 func reinstalled(s *scene) {

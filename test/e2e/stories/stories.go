@@ -37,9 +37,10 @@ var stories = []story{
 
 	{name: "an agent is restarted while a pod writes", alone: true, needs: []need{class(ext4Class)}, tell: agentRestarted},
 	{name: "the controller is killed while it makes twenty volumes", alone: true, needs: []need{class(ext4Class + restores)}, tell: controllerKilled},
+	{name: "the scheduler's figures stay when the controller ends", alone: true, needs: []need{class(ext4Class)}, tell: controllerRestarted},
 	{name: "the roomiest node loses its agent", alone: true, needs: []need{twoNodes, class(ext4Class), class(ext4Class + restores)}, tell: agentStopped},
 	{name: "a node loses power", alone: true, needs: []need{variables("E2E_POWER_CUT", "E2E_BOOT"), class(ext4Class)}, tell: powerCut},
-	{name: "the release is upgraded while a pod writes", alone: true, needs: []need{chart, class(ext4Class)}, tell: upgraded},
+	{name: "the release is upgraded and rolled back while a pod writes", alone: true, needs: []need{chart, class(ext4Class)}, tell: upgraded},
 	{name: "the release is uninstalled and installed while a pod writes", alone: true, needs: []need{chart, class(ext4Class)}, tell: reinstalled},
 	{name: "without volumes nothing is left of the release", alone: true, needs: []need{chart, variables("E2E_EXEC")}, tell: uninstalled},
 }
