@@ -9,6 +9,7 @@ import (
 	"github.com/csi-dmthin/csi-dmthin/pkg/deviceset"
 	dm "github.com/csi-dmthin/csi-dmthin/pkg/devmapper"
 	"github.com/csi-dmthin/csi-dmthin/pkg/graphdriver"
+	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
 // An adoptionRequest asks what adopting a pool would do, or with Yes to do it.
@@ -20,6 +21,7 @@ type adoptionRequest struct {
 type adoption struct {
 	Pool    string          `json:"pool"`
 	UUID    string          `json:"uuid"`
+	Key     string          `json:"key"`  // with which the ids of its volumes begin
 	From    string          `json:"from"` // the copy of the journal that was believed
 	Done    bool            `json:"done"`
 	Devices []adoptedDevice `json:"devices"`
@@ -45,7 +47,7 @@ type adoptedDevice struct {
 }
 
 func presentAdoption(pool string, a *deviceset.Adoption) adoption {
-	present := adoption{Pool: pool, UUID: a.PoolUUID, From: a.From, Done: a.Done, Devices: []adoptedDevice{}}
+	present := adoption{Pool: pool, UUID: a.PoolUUID, Key: plugin.KeyOf(a.PoolSecret), From: a.From, Done: a.Done, Devices: []adoptedDevice{}}
 	for _, d := range a.Devices {
 		present.Devices = append(present.Devices, adoptedDevice{ID: d.ID, Name: d.Name, Size: d.Size, FS: d.FS, Parent: d.Parent, Becomes: becomesKept})
 	}

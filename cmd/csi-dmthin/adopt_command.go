@@ -186,6 +186,9 @@ func printAdoptionEnd(w io.Writer, a adoption) error {
 	if !a.Done {
 		text += " Nothing was changed: --yes does it."
 	}
+	if count[becomesKept] > 0 {
+		text += "\nIn a cluster, PersistentVolumes with a handle that begins with " + a.Key + "\nname the node that they were made on. If that is another one, docs/kubernetes.md tells how to move them."
+	}
 	_, err := fmt.Fprintln(w, text)
 	return err
 }

@@ -123,7 +123,7 @@ func TestPrintChecks(t *testing.T) {
 }
 
 func TestPrintAdoption(t *testing.T) {
-	a := adoption{Pool: "default", UUID: "00000000000000000000000000000001", From: "label", Devices: []adoptedDevice{
+	a := adoption{Pool: "default", UUID: "00000000000000000000000000000001", Key: "572319d8cbd1aa552fb2cd4f30190ce7", From: "label", Devices: []adoptedDevice{
 		{ID: 1, Name: "v-pvc-1", Size: 10 << 30, FS: "ext4", Becomes: becomesKept},
 		{ID: 2, Name: "s-nightly", Size: 10 << 30, FS: "ext4", Parent: "v-pvc-1", Becomes: becomesKept},
 		{ID: 3, Name: "v-pvc-2", Size: 3 << 20, Becomes: becomesQuarantined, Why: "its deletion had begun"},

@@ -12,6 +12,7 @@ import (
 // An Adoption is what a new owner makes of a pool.
 type Adoption struct {
 	PoolUUID    string
+	PoolSecret  string
 	From        string // which copy of the journal: "root" or "label"
 	Devices     []Device
 	Quarantined []Quarantined // thin devices that nobody can name
@@ -98,7 +99,7 @@ func (s *DeviceSet) adoptPool(yes bool) (a *Adoption, err error) {
 		return nil, err
 	}
 	c, a := adopted(r, source.catalog, devices, s.pool.blockSize, s.decided)
-	a.PoolUUID, a.From = r.UUID, from
+	a.PoolUUID, a.PoolSecret, a.From = r.UUID, r.secret(), from
 	c.Generation = status.TransactionID
 	if yes {
 		err = s.own(c, source)

@@ -66,7 +66,7 @@ func TestKernelAdopt(t *testing.T) {
 			l := newKernelLab(t)
 			options := test.pool(l)
 			s := l.open(options...)
-			uuid, sums := s.PoolUUID(), l.shelf(s)
+			uuid, secret, sums := s.PoolUUID(), s.PoolSecret(), l.shelf(s)
 			l.must(s.Shutdown(l.root))
 			test.lose(l)
 
@@ -75,7 +75,7 @@ func TestKernelAdopt(t *testing.T) {
 			l.must(err)
 			l.notOpened(deviceset.ErrForeign, options...)
 			l.equal(shown.Done, false)
-			l.equal([]any{shown.PoolUUID, shown.From}, []any{uuid, "label"})
+			l.equal([]any{shown.PoolUUID, shown.PoolSecret, shown.From}, []any{uuid, secret, "label"})
 			l.equal([]int{len(shown.Quarantined), len(shown.Lost), len(shown.Deletions)}, []int{0, 0, 0})
 
 			done, err := deviceset.Adopt(l.root, options, true)
@@ -85,7 +85,7 @@ func TestKernelAdopt(t *testing.T) {
 			l.equal(done, shown)
 
 			s = l.open(options...)
-			l.equal(s.PoolUUID(), uuid)
+			l.equal([]string{s.PoolUUID(), s.PoolSecret()}, []string{uuid, secret})
 			l.equal(s.Status().ReadOnly, "")
 			l.equal(l.sums(s), sums)
 			l.equal(len(l.thins(s)), len(sums)+2)

@@ -9,6 +9,7 @@ replace github.com/csi-dmthin/csi-dmthin => ../..
 require (
 	github.com/csi-dmthin/csi-dmthin v0.0.0
 	github.com/kubernetes-csi/csi-test/v5 v5.6.0
+	google.golang.org/grpc v1.85.0
 )
 
 require (
@@ -38,7 +39,6 @@ require (
 	golang.org/x/text v0.42.0 // indirect
 	golang.org/x/tools v0.49.0 // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1 // indirect
-	google.golang.org/grpc v1.85.0 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
 	gopkg.in/yaml.v2 v2.4.0 // indirect
 	k8s.io/klog/v2 v2.140.0 // indirect

@@ -29,6 +29,9 @@ var uses = [][2]string{{"mount", "ext4"}, {"mount", "xfs"}, {"block", ""}}
 // On a simulated machine.
 func TestSanity(t *testing.T) { runAll(t, "simulated") }
 
+// In a cluster, where the controller's calls go by way of a gateway.
+func TestSanityOfGateway(t *testing.T) { runAll(t, "cluster") }
+
 // On a real kernel.
 func TestKernelSanity(t *testing.T) {
 	_ = dmtest.RequireKernel(t).Close() // it was only asked for
@@ -60,7 +63,7 @@ func summary(out string) string {
 	return strings.Join(last, "; ")
 }
 
-// TestSuite is one run.
+// TestSuite is one run, of one machine.
 func TestSuite(t *testing.T) {
 	run := strings.Split(os.Getenv(runVariable), " ")
 	if len(run) != 3 {
@@ -73,7 +76,11 @@ func TestSuite(t *testing.T) {
 	}
 	endpoint := "unix://" + filepath.Join(dir, "csi.sock")
 	csitest.Serve(t, driver, endpoint)
-	csisanity.Test(t, configure(t, endpoint, dir, run[1], run[2]))
+	c := configure(t, endpoint, dir, run[1], run[2])
+	if run[0] == "cluster" {
+		c.ControllerAddress = serveGateway(t, driver, dir)
+	}
+	csisanity.Test(t, c)
 }
 
 const gib = 1 << 30
