@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,7 +23,6 @@ import (
 	"github.com/csi-dmthin/csi-dmthin/pkg/csi"
 	"github.com/csi-dmthin/csi-dmthin/pkg/gateway"
 	"github.com/csi-dmthin/csi-dmthin/pkg/gateway/kubernetes"
-	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
 // defaultEndpoint is where a controller serves its sidecars.
@@ -107,7 +105,7 @@ func (c *controllerConfig) run(ctx context.Context) error {
 	if err := cluster.Connect(); err != nil {
 		return fmt.Errorf("the cluster: %w", err)
 	}
-	g := gateway.New(gateway.Options{Version: version, Review: cluster, Lost: c.lost})
+	g := gateway.New(gateway.Options{Version: version, Review: cluster, Lost: (&lostPools{dir: c.LostDir}).has})
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics := gateway.NewMetrics(registry, g)
@@ -160,15 +158,6 @@ func (c *controllerConfig) run(ctx context.Context) error {
 	_ = agents.Close() // it may be closed already
 	all.Wait()
 	return err
-}
-
-// lost reports whether a pool was given up.
-func (c *controllerConfig) lost(key string) bool {
-	if c.LostDir == "" || !plugin.IsKey(key) {
-		return false
-	}
-	_, err := os.Stat(filepath.Join(c.LostDir, key))
-	return err == nil
 }
 
 // hasCertificate is ready when the controller listens: agents look for all controllers,

@@ -45,6 +45,7 @@ func (g *Gateway) Serve(ctx context.Context, l net.Listener, config *tls.Config)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() }) // that it is closed is all
 	defer stop()
+	g.fleet.begin()
 	for number := uint64(1); ; number++ {
 		c, err := l.Accept()
 		switch {
@@ -80,8 +81,8 @@ func (g *Gateway) attend(serving context.Context, c net.Conn, config *tls.Config
 		cancel(why)
 		_ = c.Close()
 	}
-	admitted := g.door.enter(c.RemoteAddr(), turnAway)
-	defer admitted()
+	stranger := g.door.enter(c.RemoteAddr(), turnAway)
+	defer stranger.leave()
 	late := time.AfterFunc(g.Patience.Admit, func() {
 		turnAway(fmt.Errorf("it has not introduced itself within %v", g.Patience.Admit))
 	})
@@ -106,13 +107,12 @@ func (g *Gateway) attend(serving context.Context, c net.Conn, config *tls.Config
 	if err != nil {
 		return because(ctx, err)
 	}
-	if err := v.introduced(ctx, first); err != nil {
+	if err := v.introduced(ctx, first, stranger); err != nil {
 		return err
 	}
 	if !late.Stop() {
 		return because(ctx, context.Canceled)
 	}
-	admitted()
 	err = v.hear(ctx, first)
 	if err == nil {
 		err = v.follow(ctx, said)
@@ -121,7 +121,7 @@ func (g *Gateway) attend(serving context.Context, c net.Conn, config *tls.Config
 		klog.FromContext(ctx).Info("An agent is gone", "node", v.node)
 	}
 	if !errors.Is(err, ErrRefused) {
-		v.link.drain(serving)
+		v.link.calls.drain(serving)
 	}
 	return err
 }

@@ -55,6 +55,8 @@ type Agent struct {
 	// Intercept surrounds each call.
 	Intercept grpc.UnaryServerInterceptor
 
+	calls inFlight
+
 	mu          sync.Mutex
 	links       map[string]error  // of each address, why there is no connection
 	controllers map[string]string // the addresses by which they were reached, by their instances
@@ -66,7 +68,6 @@ const (
 	firstDial    = 500 * time.Millisecond
 	lastDial     = 10 * time.Second
 	dialPatience = 10 * time.Second
-	sameAgain    = time.Minute      // at another address of a controller that is connected
 	lastCalls    = 20 * time.Second // that calls have when the agent ends
 )
 
@@ -77,7 +78,12 @@ var errSame = errors.New("it is a controller that is connected already, by anoth
 // node.
 func (a *Agent) Run(ctx context.Context) {
 	var all sync.WaitGroup
-	defer all.Wait()
+	defer func() {
+		all.Wait()
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastCalls)
+		defer cancel()
+		a.calls.drain(late) // those, too, whose connection was lost
+	}()
 	again := a.Again
 	if again == 0 {
 		again = findAgain
@@ -189,7 +195,7 @@ func (a *Agent) keep(ctx context.Context, address string) {
 		pause := wait/2 + rand.N(wait)
 		switch {
 		case errors.Is(err, errSame):
-			pause = sameAgain
+			pause = lastDial
 		default:
 			log.Info("No connection with a controller", "why", err, "after", time.Since(begin))
 		}
@@ -251,6 +257,7 @@ func (a *Agent) serve(ctx context.Context, c net.Conn, address string) error {
 // answer marks what was answered here, so that the controller can tell it from what fails
 // on the way; and refuses what an agent of this version does not understand.
 func (a *Agent) answer(ctx context.Context, r any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	defer a.calls.begin()()
 	if err := grpc.SetTrailer(ctx, metadata.Pairs(answeredKey, "1")); err != nil {
 		return nil, err
 	}

@@ -31,19 +31,14 @@ func call[R proto.Message, A any](
 	ctx context.Context, g *Gateway, a *agent, method string,
 	ask func(context.Context, R, ...grpc.CallOption) (A, error), r R,
 ) (A, error) {
-	a.begin()
-	defer a.end()
+	defer a.calls.begin()()
 	var trailer metadata.MD
 	answer, err := ask(ctx, r, grpc.Trailer(&trailer))
 	if err == nil {
-		a.heard(true)
 		return answer, nil
 	}
 	code := status.Code(err) // an agent whose caller's time is over has answered nothing
 	answered := len(trailer.Get(answeredKey)) > 0 && code != codes.DeadlineExceeded && code != codes.Canceled
-	if answered {
-		a.heard(true)
-	}
 	var none A
 	return none, g.explain(ctx, a, method, err, answered)
 }
@@ -64,22 +59,26 @@ func (g *Gateway) explain(ctx context.Context, a *agent, method string, err erro
 	return unavailable("node %s: connection lost during %s, will be retried", a.node, method)
 }
 
-// ask is call for a question, to which an agent has an answer at once. One that has none
-// is connected, and may be of no use.
+// ask is call for a question about a pool, to which an agent has an answer at once. One
+// that has no good one may be of no use, and nobody waits for it for ever: whatever is
+// wrong, the error is that of g.overdue.
 func ask[R proto.Message, A any](
-	ctx context.Context, g *Gateway, a *agent, method string,
+	ctx context.Context, g *Gateway, a *agent, method, pool string,
 	ask func(context.Context, R, ...grpc.CallOption) (A, error), r R,
 ) (A, error) {
 	asking, cancel := context.WithTimeout(ctx, g.Patience.Ask)
 	defer cancel()
 	answer, err := call(asking, g, a, method, ask, r)
-	if ctx.Err() != nil || status.Code(err) != codes.DeadlineExceeded {
+	question := request{method, pool}
+	switch code := status.Code(err); {
+	case err == nil, isOwn(err) && (code == codes.NotFound || code == codes.Aborted):
+		a.succeeded(question)
 		return answer, err
+	case ctx.Err() != nil:
+		return answer, err
+	case code == codes.DeadlineExceeded:
+		return answer, g.overdue(a.failed(question), "the agent of node %s is connected, and answers no question about pool %s", a.node, pool)
 	}
-	a.heard(false)
-	return answer, g.errSilent(a)
-}
-
-func (g *Gateway) errSilent(a *agent) error {
-	return g.overdue(a.silence(), "the agent of node %s is connected, and answers no question", a.node)
+	s := status.Convert(err)
+	return answer, g.overdue(a.failed(question), "node %s answers %s about pool %s with %v: %s", a.node, method, pool, s.Code(), s.Message())
 }

@@ -49,8 +49,11 @@ func (g *Gateway) capacityOf(ctx context.Context, a *agent, r *csi.GetCapacityRe
 		_, err = g.ready(a, name)
 	}
 	if err == nil {
+		err = g.makesNone(a, name)
+	}
+	if err == nil {
 		var answer *csi.GetCapacityResponse
-		if answer, err = g.askCapacity(ctx, a, r); status.Code(err) != codes.ResourceExhausted {
+		if answer, err = g.askCapacity(ctx, a, name, r.GetVolumeCapabilities()); status.Code(err) != codes.ResourceExhausted {
 			return answer, err
 		}
 	}
@@ -66,9 +69,7 @@ func (g *Gateway) largestPool(ctx context.Context, a *agent, r *csi.GetCapacityR
 		if _, err := g.ready(a, p.name); err != nil {
 			continue
 		}
-		answer, err := g.askCapacity(ctx, a, &csi.GetCapacityRequest{
-			VolumeCapabilities: r.GetVolumeCapabilities(), Parameters: map[string]string{plugin.ParameterPrefix + "pool": p.name},
-		})
+		answer, err := g.askCapacity(ctx, a, p.name, r.GetVolumeCapabilities())
 		if err != nil {
 			return nil, err
 		}
@@ -79,10 +80,10 @@ func (g *Gateway) largestPool(ctx context.Context, a *agent, r *csi.GetCapacityR
 	return largest, nil
 }
 
-// askCapacity asks an agent how much room it has.
-func (g *Gateway) askCapacity(ctx context.Context, a *agent, r *csi.GetCapacityRequest) (*csi.GetCapacityResponse, error) {
-	return ask(ctx, g, a, "GetCapacity", a.GetCapacity, &csi.GetCapacityRequest{
-		Parameters: r.GetParameters(), VolumeCapabilities: r.GetVolumeCapabilities(), // the topology is the agent's
+// askCapacity asks an agent how much room a pool has.
+func (g *Gateway) askCapacity(ctx context.Context, a *agent, name string, to []*csi.VolumeCapability) (*csi.GetCapacityResponse, error) {
+	return ask(ctx, g, a, "GetCapacity", name, a.GetCapacity, &csi.GetCapacityRequest{
+		Parameters: map[string]string{plugin.ParameterPrefix + "pool": name}, VolumeCapabilities: to,
 	})
 }
 

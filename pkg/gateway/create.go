@@ -27,6 +27,12 @@ func (g *Gateway) CreateVolume(ctx context.Context, r *csi.CreateVolumeRequest) 
 	}
 	answer, err := call(ctx, g, a, "CreateVolume", a.CreateVolume, r)
 	g.ties.end(r.GetName(), definite(err))
+	switch in, _ := a.keyed(key); {
+	case definite(err):
+		a.succeeded(request{"CreateVolume", in.name})
+	case status.Code(err) == codes.DeadlineExceeded:
+		a.failed(request{"CreateVolume", in.name})
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -49,6 +55,7 @@ func (g *Gateway) begin(ctx context.Context, r *csi.CreateVolumeRequest) (*agent
 	if other := g.ties.begin(r.GetName(), key); other != key {
 		return nil, "", g.errTied(r.GetName(), other)
 	}
+	g.searches.end(r.GetName())
 	return a, key, nil
 }
 
@@ -63,19 +70,22 @@ func (g *Gateway) place(ctx context.Context, r *csi.CreateVolumeRequest) (a *age
 	tiedTo, tied := g.ties.to(r.GetName())
 	if tied {
 		a, err = g.tied(ctx, tiedTo)
-		if status.Code(err) == codes.ResourceExhausted {
-			g.ties.drop(r.GetName())
-			tied = false
-		} else if err != nil {
+		switch {
+		case status.Code(err) == codes.ResourceExhausted:
+			tied = !g.ties.drop(r.GetName())
+		case err != nil:
 			return nil, "", err
+		case !plugin.Allows(where, a.node):
+			tied = !g.comesLoose(ctx, r, a, tiedTo)
+		}
+		if tied && (err != nil || !plugin.Allows(where, a.node)) {
+			return nil, "", g.errTied(r.GetName(), tiedTo)
 		}
 	}
 	preferred := slices.Concat(where.GetPreferred(), where.GetRequisite())
 	switch {
 	case r.GetVolumeContentSource() != nil:
 		return g.besideSource(ctx, r)
-	case tied && !plugin.Allows(where, a.node):
-		return nil, "", g.errTied(r.GetName(), tiedTo)
 	case tied:
 		return a, tiedTo, nil
 	case len(preferred) > 0:
@@ -133,6 +143,14 @@ func (g *Gateway) tied(ctx context.Context, key string) (*agent, error) {
 	return nil, err
 }
 
+// comesLoose reports whether a name is tied no more, since its pool says that it has no
+// volume of that name, where the volume may not be any more.
+func (g *Gateway) comesLoose(ctx context.Context, r *csi.CreateVolumeRequest, a *agent, key string) bool {
+	in, _ := a.keyed(key)
+	has, err := g.hasVolume(ctx, a, r.GetName(), in)
+	return err == nil && !has && g.ties.drop(r.GetName())
+}
+
 // preferred returns the agent of the node that the scheduler has chosen. An absent one is
 // waited for, and then given up, so that the claim can move.
 func (g *Gateway) preferred(ctx context.Context, r *csi.CreateVolumeRequest, t *csi.Topology) (*agent, error) {
@@ -163,36 +181,53 @@ func (g *Gateway) awaitNode(ctx context.Context, segment string) (a *agent, gone
 	return a, gone
 }
 
-// usable is ready for an agent that may have stopped to answer: it is asked something
-// first, so that no volume is tied to it.
+// usable is ready for an agent that has lately not answered about the pool: it is asked
+// again first, so that no volume is tied to it. One that answers, and makes no volume in
+// time, is passed over for as long as it was tried, and then tried again.
 func (g *Gateway) usable(ctx context.Context, a *agent, name string) (pool, error) {
 	p, err := g.ready(a, name)
-	if err == nil && !a.silence().IsZero() {
-		_, err = ask(ctx, g, a, "GetCapacity", a.GetCapacity, &csi.GetCapacityRequest{})
-		if isOwn(err) {
-			err = nil
-		}
+	if err != nil {
+		return p, err
+	}
+	if err := g.makesNone(a, name); err != nil {
+		return p, err
+	}
+	if !a.failing(func(r request) bool { return r.pool == name }).IsZero() {
+		_, err = g.askCapacity(ctx, a, name, nil)
 	}
 	return p, err
+}
+
+// makesNone is the error of a pool in which no volume was made in time for so long that
+// claims had better move.
+func (g *Gateway) makesNone(a *agent, name string) error {
+	what := request{"CreateVolume", name}
+	since := a.failing(func(r request) bool { return r == what })
+	switch tried := time.Since(since); {
+	case since.IsZero() || tried <= g.Patience.Absent:
+		return nil
+	case tried > 2*g.Patience.Absent:
+		a.succeeded(what) // perhaps it does now
+		return nil
+	}
+	return g.overdue(since, "node %s has made no volume in pool %s that was asked for", a.node, name)
 }
 
 // ready returns the pool of an agent in which a new volume can be made. An error tells to
 // wait for it (UNAVAILABLE), or to go elsewhere (RESOURCE_EXHAUSTED).
 func (g *Gateway) ready(a *agent, name string) (pool, error) {
 	p, has := a.named(name)
-	switch {
-	case !has:
+	if !has {
 		return p, exhausted("node %s has no pool %s", a.node, name)
-	case p.key != "" && g.Lost(p.key):
+	}
+	if p.key != "" && g.Lost(p.key) {
 		return p, exhausted("pool %s of node %s was declared lost in the ConfigMap csi-dmthin-lost", name, a.node)
-	case len(g.fleet.owners(p.key)) > 1:
-		return p, exhausted("%s", status.Convert(errTwice(p.key, g.fleet.owners(p.key))).Message())
-	case !p.open:
-		since := g.fleet.closedSince(place{a.node, name})
-		if since.IsZero() { // it is open since
-			since = time.Now()
-		}
-		return p, g.overdue(since, "pool %s of node %s is not open", name, a.node)
+	}
+	if since, shared := g.fleet.sharedSince(p.key); shared {
+		return p, g.overdue(since, "%s", status.Convert(errTwice(p.key, g.fleet.owners(p.key))).Message())
+	}
+	if !p.open {
+		return p, g.overdue(g.fleet.closedSince(place{a.node, name}), "pool %s of node %s is not open", name, a.node)
 	}
 	return p, nil
 }

@@ -7,13 +7,16 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/gateway"
+	"github.com/csi-dmthin/csi-dmthin/pkg/gateway/gatewaypb"
 )
 
 // Connections on which nobody introduces himself do not stay, and however many they are,
@@ -74,6 +77,103 @@ func TestNoHandshake(t *testing.T) {
 	if took := time.Since(begin); took < 2*time.Second || took > 6*time.Second {
 		t.Errorf("it was kept for %v", took)
 	}
+}
+
+// Idle connections from as many addresses as there may be keep nobody out either.
+func TestSilentConnectionsOfManyAddresses(t *testing.T) {
+	c := newCluster(t)
+	g := c.controllerOn(func(l net.Listener) net.Listener { return &from{Listener: l} })
+	for range 512 {
+		conn, err := net.Dial("tcp", g.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	begin := time.Now()
+	c.node("na", 8*gib)
+	g.knows(t, "na")
+	if took := time.Since(begin); took > time.Second {
+		t.Errorf("an agent was kept out for %v", took)
+	}
+}
+
+// All agents may come from one address, and have their tokens looked at slowly: each has
+// that done once.
+func TestAgentsBehindOneAddress(t *testing.T) {
+	const many = 100
+	c := newCluster(t)
+	var reviews atomic.Int32
+	var one sync.Mutex
+	g := c.controller(func(o *gateway.Options) {
+		o.Review = reviewer(func(token string) (string, error) {
+			one.Lock()
+			defer one.Unlock()
+			reviews.Add(1)
+			time.Sleep(10 * time.Millisecond)
+			return token, nil
+		})
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer cancel()
+	for i := range many {
+		a := &gateway.Agent{
+			Version: "1.3", Find: c.addresses, Trust: c.vault.trust,
+			Token:    func() (string, error) { return fmt.Sprint("n", i), nil },
+			Pools:    func() []gateway.Pool { return nil },
+			Services: func(grpc.ServiceRegistrar) {},
+		}
+		all.Go(func() { a.Run(ctx) })
+	}
+	until(t, func() error {
+		if n := len(g.gateway.Nodes()); n != many {
+			return fmt.Errorf("%d are here", n)
+		}
+		return nil
+	})
+	if n := reviews.Load(); n > many {
+		t.Errorf("there were %d reviews", n)
+	}
+}
+
+// Headers are small, whoever sends them: a stranger may send some.
+func TestLargeHeaders(t *testing.T) {
+	c := newCluster(t)
+	g := c.controller()
+	trust, err := c.vault.trust()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := tls.Dial("tcp", g.address, &tls.Config{RootCAs: trust, ServerName: gateway.ServerName})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	large := &talkative{sent: make(chan error, 1)}
+	gatewaypb.RegisterAgentServer(server, large)
+	go func() { _ = server.Serve(gateway.NewSingle(conn)) }()
+	defer server.Stop()
+	if err := <-large.sent; err == nil {
+		t.Error("a megabyte was sent to it")
+	}
+	g.knows(t)
+}
+
+// talkative sends a megabyte of headers.
+type talkative struct {
+	gatewaypb.UnimplementedAgentServer
+	sent chan error
+}
+
+func (l *talkative) Introduce(_ *gatewaypb.IntroduceRequest, to grpc.ServerStreamingServer[gatewaypb.Introduction]) error {
+	err := to.SendHeader(metadata.Pairs("x", strings.Repeat("~", 1<<20)))
+	if err == nil {
+		err = to.Send(&gatewaypb.Introduction{Version: "1.3", Token: "token of na"})
+	}
+	l.sent <- err
+	return err
 }
 
 // from is a listener whose connections come from addresses of their own.
@@ -158,6 +258,30 @@ func TestAgentEndsInMidCall(t *testing.T) {
 	if err := <-answered; err != nil {
 		t.Errorf("the call: %v", err)
 	}
+	<-ended
+}
+
+// A call whose connection was lost is waited for as well when the agent ends: the driver
+// ends next.
+func TestAgentEndsAfterItsConnection(t *testing.T) {
+	c := newCluster(t)
+	g := c.controller()
+	cut := &cutter{}
+	held := newGate("CreateVolume")
+	na := c.node("na", 8*gib, held.within, cut.between(t, g.address))
+	g.knows(t, "na")
+	go func() { _ = second(g.CreateVolume(context.Background(), request("one", gib, "na"))) }()
+	<-held.entered
+	cut.cut()
+	g.knows(t)
+	ended := make(chan struct{})
+	go func() { defer close(ended); na.stop() }()
+	select {
+	case <-ended:
+		t.Error("it has not waited")
+	case <-time.After(200 * time.Millisecond):
+	}
+	close(held.open)
 	<-ended
 }
 

@@ -49,16 +49,17 @@ func (a *agent) keyed(key string) (pool, bool) {
 
 // A fleet is the agents that are connected, and what is known of those that were.
 type fleet struct {
-	lost    func(key string) bool
-	started time.Time
+	lost func(key string) bool
 
-	mu     sync.Mutex
-	agents map[string]*agent    // by their nodes' segments
-	away   map[string]departure // nodes whose agents have gone, by segment
-	sites  map[string]*site     // of the pools that were seen since the start, by key
-	shared map[string]bool      // keys that several agents have
-	closed map[place]time.Time  // since when pools of agents that are here are not open
-	turn   chan struct{}        // closed at the next change
+	mu      sync.Mutex
+	started time.Time            // when agents could come; zero before
+	agents  map[string]*agent    // by their nodes' segments
+	away    map[string]departure // nodes whose agents have gone, by segment
+	sites   map[string]*site     // of the pools that were seen since the start, by key
+	shared  map[string]time.Time // keys that several agents have, and since when
+	closed  map[place]time.Time  // since when pools are not open, also of agents that have gone
+	names   map[string]bool      // that pools have; nil when it is to be counted anew
+	turn    chan struct{}        // closed at the next change
 }
 
 // A place is where a pool is, or was.
@@ -80,10 +81,28 @@ type departure struct {
 
 func newFleet(lost func(string) bool) *fleet {
 	return &fleet{
-		lost: lost, started: time.Now(),
-		agents: map[string]*agent{}, away: map[string]departure{}, sites: map[string]*site{},
-		shared: map[string]bool{}, closed: map[place]time.Time{}, turn: make(chan struct{}),
+		lost: lost, agents: map[string]*agent{}, away: map[string]departure{}, sites: map[string]*site{},
+		shared: map[string]time.Time{}, closed: map[place]time.Time{}, turn: make(chan struct{}),
 	}
+}
+
+// begin says that agents can come from now on.
+func (f *fleet) begin() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.started.IsZero() {
+		f.started = time.Now()
+	}
+}
+
+// age returns for how long agents could come.
+func (f *fleet) age() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.started.IsZero() {
+		return 0
+	}
+	return time.Since(f.started)
 }
 
 // join adds an agent, or what has changed about it. An older connection of the same node
@@ -105,6 +124,11 @@ func (f *fleet) join(a *agent) (replaced *agent, ok bool) {
 	if old != nil {
 		f.disown(segment, old, a, now)
 	}
+	for at := range f.closed {
+		if _, still := a.named(at.pool); at.node == a.node && !still {
+			delete(f.closed, at)
+		}
+	}
 	for _, p := range a.pools {
 		at := place{a.node, p.name}
 		if _, was := f.closed[at]; p.open {
@@ -122,20 +146,29 @@ func (f *fleet) join(a *agent) (replaced *agent, ok bool) {
 		}
 		s.place, s.left = at, time.Time{}
 		s.owners[segment] = a
-		if len(s.owners) > 1 {
-			f.shared[p.key] = true
+		if _, is := f.shared[p.key]; !is && len(s.owners) > 1 {
+			f.shared[p.key] = now
 		}
+	}
+	if len(f.sites) > mostSites {
+		f.forget(a.node)
 	}
 	f.turned()
 	return replaced, true
 }
 
+// mostSites is how many pools a cluster may have had before those that nobody has any more
+// are forgotten, of a node that brings new ones.
+const mostSites = 20_000
+
+// forget forgets the pools that a node has brought and has no more.
+func (f *fleet) forget(node string) {
+	maps.DeleteFunc(f.sites, func(_ string, s *site) bool { return s.node == node && len(s.owners) == 0 })
+}
+
 // disown takes from an agent what it does not have as next any more.
 func (f *fleet) disown(segment string, old, next *agent, now time.Time) {
 	for _, p := range old.pools {
-		if _, still := next.named(p.name); !still {
-			delete(f.closed, place{old.node, p.name})
-		}
 		s := f.sites[p.key]
 		if _, still := next.keyed(p.key); still || s == nil {
 			continue
@@ -171,7 +204,7 @@ func (f *fleet) leave(node string, l *link) (left bool) {
 
 func (f *fleet) turned() {
 	close(f.turn)
-	f.turn = make(chan struct{})
+	f.turn, f.names = make(chan struct{}), nil
 }
 
 // on returns the agent of a node, by its segment; or, when there is none, since when.
@@ -209,11 +242,38 @@ func inOrder(agents func(func(*agent) bool)) []*agent {
 	return slices.SortedFunc(agents, func(a, b *agent) int { return strings.Compare(a.node, b.node) })
 }
 
-// closedSince returns since when a pool of an agent that is here is not open.
+// closedSince returns since when a pool is not open.
 func (f *fleet) closedSince(at place) time.Time {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.closed[at]
+}
+
+// sharedSince returns since when several agents have a pool.
+func (f *fleet) sharedSince(key string) (since time.Time, shared bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	since, shared = f.shared[key]
+	return since, shared
+}
+
+// isHere reports whether a node's agent is connected.
+func (f *fleet) isHere(node string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.agents[plugin.Segment(node)] != nil
+}
+
+// neverOpen returns the pools that are not open, and were not since the start: they have
+// no key, and hence no site.
+func (f *fleet) neverOpen() map[place]time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all := maps.Clone(f.closed)
+	for _, s := range f.sites {
+		delete(all, s.place)
+	}
+	return all
 }
 
 // where returns where the pool of a key is, or was when it was last seen.
@@ -239,18 +299,31 @@ func (f *fleet) everywhere() (all []site) {
 	return all
 }
 
-// names returns the names that pools have, open or not, anywhere.
-func (f *fleet) names() map[string]bool {
-	all := map[string]bool{}
-	for _, s := range f.everywhere() {
-		all[s.pool] = true
-	}
+// hasName reports whether a pool has a name, open or not, anywhere.
+func (f *fleet) hasName(name string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for at := range f.closed {
-		all[at.pool] = true
+	return f.namesLocked()[name]
+}
+
+// allNames returns the names that pools have.
+func (f *fleet) allNames() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Sorted(maps.Keys(f.namesLocked()))
+}
+
+func (f *fleet) namesLocked() map[string]bool {
+	if f.names == nil {
+		f.names = map[string]bool{}
+		for _, s := range f.sites {
+			f.names[s.pool] = true
+		}
+		for at := range f.closed {
+			f.names[at.pool] = true
+		}
 	}
-	return all
+	return f.names
 }
 
 // conflicts returns the pools that several nodes have, and those nodes.

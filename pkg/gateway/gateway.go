@@ -57,6 +57,7 @@ type Gateway struct {
 	door     door
 	fleet    *fleet
 	placing  namelock.Locks // names of volumes for which a node is looked for
+	searches searches
 	ties     ties
 	orphans  atomic.Pointer[map[string]float64] // how many there are, by nodes
 }

@@ -13,6 +13,23 @@ import (
 // Answer lets tests ask an agent as a newer controller does.
 var Answer = (*Agent).answer
 
+// NewSingle lets tests be an agent of their own making.
+var NewSingle = newSingle
+
+// A name is not tied for ever when nobody asks for it any more.
+func TestOldTie(t *testing.T) {
+	var all ties
+	all.begin("one", "key")
+	all.end("one", false)
+	if _, tied := all.to("one"); !tied {
+		t.Error("it is not tied")
+	}
+	all.byName["one"].last = time.Now().Add(-2 * tieAge)
+	if _, tied := all.to("one"); tied {
+		t.Error("it is tied still")
+	}
+}
+
 // A connection is kept for longer than gRPC's own idle timeout, which is made short here:
 // it could not be dialled again.
 func TestConnectionsDoNotIdle(t *testing.T) {

@@ -13,74 +13,109 @@ import (
 	"google.golang.org/grpc/keepalive"
 )
 
-// mostAnswerBytes is how large an answer may be: a page of 1 000 volumes has 300 KB.
-const mostAnswerBytes = 16 << 20
+const (
+	// mostAnswerBytes is how large an answer may be: a page of 1 000 volumes has 300 KB.
+	mostAnswerBytes = 16 << 20
+	// mostHeaderBytes is how large headers and errors may be, of strangers, too.
+	mostHeaderBytes = 64 << 10
+)
 
 var errGone = errors.New("the connection was lost")
 
 // A link is a connection with an agent.
 type link struct {
 	conn  *grpc.ClientConn
-	visit uint64 // the larger of two came later
+	visit uint64   // the larger of two came later
+	calls inFlight // that wait for an answer
 
-	mu     sync.Mutex
-	calls  int           // that wait for an answer
-	idle   chan struct{} // closed when none does any more, for who waits for that
-	silent time.Time     // since when no question is answered; zero if one was
+	mu       sync.Mutex
+	troubles map[request]trouble
 }
 
-// begin counts a call.
-func (l *link) begin() {
+// A request is what an agent is asked, and about which of its pools: one may hang while
+// another is well.
+type request struct{ method, pool string }
+
+// A trouble is that a request has had no good answer.
+type trouble struct{ since, last time.Time }
+
+// troubleAge is how long one is remembered when nothing was asked any more.
+const troubleAge = 10 * time.Minute
+
+// succeeded notes a good answer.
+func (l *link) succeeded(r request) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.calls++
+	delete(l.troubles, r)
 }
 
-// end ends it.
-func (l *link) end() {
+// failed notes that there was none, and returns since when.
+func (l *link) failed(r request) time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.calls--; l.calls == 0 && l.idle != nil {
-		close(l.idle)
-		l.idle = nil
+	now := time.Now()
+	t, ok := l.troubles[r]
+	if !ok || now.Sub(t.last) > troubleAge {
+		t.since = now
+	}
+	if l.troubles == nil {
+		l.troubles = map[request]trouble{}
+	}
+	l.troubles[r] = trouble{t.since, now}
+	return t.since
+}
+
+// failing returns since when the requests of which that is asked have no good answer; zero
+// if all have one.
+func (l *link) failing(which func(request) bool) (since time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for r, t := range l.troubles {
+		if which(r) && time.Since(t.last) <= troubleAge && (since.IsZero() || t.since.Before(since)) {
+			since = t.since
+		}
+	}
+	return since
+}
+
+// inFlight counts calls.
+type inFlight struct {
+	mu   sync.Mutex
+	n    int
+	idle chan struct{} // closed when there is none any more, for who waits for that
+}
+
+// begin counts a call until it ends.
+func (f *inFlight) begin() (end func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.n++
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.n--; f.n == 0 && f.idle != nil {
+			close(f.idle)
+			f.idle = nil
+		}
 	}
 }
 
-// drain waits for the calls that have begun: an agent that ends answers them.
-func (l *link) drain(ctx context.Context) {
-	l.mu.Lock()
-	if l.calls == 0 {
-		l.mu.Unlock()
+// drain waits for the calls that have begun.
+func (f *inFlight) drain(ctx context.Context) {
+	f.mu.Lock()
+	if f.n == 0 {
+		f.mu.Unlock()
 		return
 	}
-	if l.idle == nil {
-		l.idle = make(chan struct{})
+	if f.idle == nil {
+		f.idle = make(chan struct{})
 	}
-	idle := l.idle
-	l.mu.Unlock()
+	idle := f.idle
+	f.mu.Unlock()
 	select {
 	case <-idle:
 	case <-ctx.Done():
 	}
-}
-
-// heard notes whether the agent has answered.
-func (l *link) heard(answered bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	switch {
-	case answered:
-		l.silent = time.Time{}
-	case l.silent.IsZero():
-		l.silent = time.Now()
-	}
-}
-
-// silence returns since when the agent answers no question, though it is connected.
-func (l *link) silence() time.Time {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.silent
 }
 
 // client returns a client over a connection that is there already. When it is lost, so
@@ -101,6 +136,7 @@ func client(c net.Conn, options ...grpc.DialOption) (*grpc.ClientConn, error) {
 		grpc.WithIdleTimeout(0),                                  // it could not be dialled again
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(mostAnswerBytes)),
+		grpc.WithMaxHeaderListSize(mostHeaderBytes),
 		grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(),
 	)...)
 }

@@ -14,8 +14,12 @@ import (
 	"github.com/csi-dmthin/csi-dmthin/pkg/plugin"
 )
 
-// mostEntries are those of a page for which nobody asked for fewer.
-const mostEntries = 1000
+const (
+	// mostEntries are those of a page for which nobody asked for fewer.
+	mostEntries = 1000
+	// mostNamed are the pools that an error names.
+	mostNamed = 10
+)
 
 // ListVolumes lists the volumes of all pools, in the order of their ids. The token is the
 // last id of a page.
@@ -183,9 +187,16 @@ func (g *Gateway) listed(ctx context.Context, from string) (keys []string, err e
 			absent = append(absent, fmt.Sprintf("pool %s of node %s", s.pool, s.node))
 		}
 	}
-	if len(absent) > 0 {
-		slices.Sort(absent)
-		return nil, unavailable("the list would lack what is not connected: %s", strings.Join(absent, ", "))
+	for at := range g.fleet.neverOpen() {
+		absent = append(absent, fmt.Sprintf("pool %s of node %s", at.pool, at.node))
 	}
-	return keys, nil
+	if len(absent) == 0 {
+		return keys, nil
+	}
+	slices.Sort(absent)
+	more := ""
+	if n := len(absent) - mostNamed; n > 0 {
+		absent, more = absent[:mostNamed], fmt.Sprintf(" and %d more", n)
+	}
+	return nil, unavailable("the list would lack what is not connected or not open: %s%s", strings.Join(absent, ", "), more)
 }

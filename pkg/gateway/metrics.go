@@ -28,7 +28,7 @@ func NewMetrics(r prometheus.Registerer, g *Gateway) *Metrics {
 		agents:     prometheus.NewDesc("dmthin_gateway_agents", "Agents that are connected, by their versions.", []string{"version"}, nil),
 		conflicts:  prometheus.NewDesc("dmthin_gateway_pool_conflict", "1 for a pool that several nodes have at once.", []string{"key", "nodes"}, nil),
 		absent:     prometheus.NewDesc("dmthin_gateway_pool_absent", "1 for a pool that was seen and whose agent is not connected.", []string{"key", "node", "pool"}, nil),
-		silent:     prometheus.NewDesc("dmthin_gateway_agent_silent_seconds", "For how long an agent has answered no question that is connected.", []string{"node"}, nil),
+		silent:     prometheus.NewDesc("dmthin_gateway_agent_silent_seconds", "For how long an agent that is connected has had no good answer to a question.", []string{"node"}, nil),
 		orphans:    prometheus.NewDesc("dmthin_gateway_orphan_volumes", "Volumes that no PersistentVolume names: see csi-dmthin volumes --orphans.", []string{"node"}, nil),
 	}
 	r.MustRegister(m.operations, m)
@@ -49,7 +49,7 @@ func (m *Metrics) Collect(to chan<- prometheus.Metric) {
 	versions := map[string]float64{}
 	for _, a := range m.gateway.fleet.all() {
 		versions[a.version]++
-		if since := a.silence(); !since.IsZero() {
+		if since := a.failing(func(request) bool { return true }); !since.IsZero() {
 			to <- prometheus.MustNewConstMetric(m.silent, prometheus.GaugeValue, time.Since(since).Seconds(), a.node)
 		}
 	}

@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -12,7 +13,9 @@ import (
 	spec "github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/csi-dmthin/csi-dmthin/pkg/csi/csitest"
 	"github.com/csi-dmthin/csi-dmthin/pkg/gateway"
@@ -38,6 +41,33 @@ func closes(closed *atomic.Bool, known bool) func(*gateway.Agent) {
 					if !known {
 						all[i].Secret = ""
 					}
+				}
+			}
+			return all
+		}
+	}
+}
+
+// movesOn is no error if a claim is given back to the scheduler.
+func movesOn(_ any, err error) error {
+	switch status.Code(err) {
+	case codes.ResourceExhausted:
+		return nil
+	case codes.OK:
+		return errors.New("the volume was made")
+	}
+	return err
+}
+
+// notOpen is an agent whose pool of a name was never open.
+func notOpen(name string) func(*gateway.Agent) {
+	return func(a *gateway.Agent) {
+		pools := a.Pools
+		a.Pools = func() []gateway.Pool {
+			all := pools()
+			for i := range all {
+				if all[i].Name == name {
+					all[i].Open, all[i].Secret = false, ""
 				}
 			}
 			return all
@@ -72,12 +102,7 @@ func TestPoolThatIsNotOpen(t *testing.T) {
 			if got := room(t, g, "na"); got != 0 {
 				t.Errorf("it has %d bytes", got)
 			}
-			until(t, func() error {
-				if _, err := g.CreateVolume(t.Context(), request("one", gib, "na")); !strings.Contains(err.Error(), codes.ResourceExhausted.String()) {
-					return err
-				}
-				return nil
-			})
+			until(t, func() error { return movesOn(g.CreateVolume(t.Context(), request("one", gib, "na"))) })
 			_, err = g.CreateVolume(t.Context(), request("one", gib))
 			refuses(t, err, codes.Unavailable, "no node with a pool default that can be used")
 			closed.Store(false)
@@ -92,20 +117,11 @@ func TestPoolThatIsOpenNowhere(t *testing.T) {
 	g := c.controller()
 	w := csitest.NewWorldOf(t.TempDir(), 8*gib)
 	w.AddPool("fast", 16*gib)
-	c.nodeOn("na", w, func(a *gateway.Agent) {
-		pools := a.Pools
-		a.Pools = func() []gateway.Pool {
-			all := pools()
-			for i := range all {
-				if all[i].Name == "default" {
-					all[i].Open, all[i].Secret = false, ""
-				}
-			}
-			return all
-		}
-	})
+	c.nodeOn("na", w, notOpen("default"))
 	g.knows(t, "na")
-	_, err := g.CreateVolume(t.Context(), request("one", gib))
+	_, err := g.ListVolumes(t.Context(), &spec.ListVolumesRequest{})
+	refuses(t, err, codes.Unavailable, "pool default of node na") // it may have some
+	_, err = g.CreateVolume(t.Context(), request("one", gib))
 	refuses(t, err, codes.Unavailable, "default")
 	if got := room(t, g, "na"); got != 0 {
 		t.Errorf("a pool that is not open has %d bytes", got)
@@ -212,8 +228,7 @@ func TestHungAgent(t *testing.T) {
 		t.Errorf("%s is not there: %v", metric, err)
 	}
 	until(t, func() error { return second(g.CreateVolume(t.Context(), request("new", gib))) })
-	_, err = g.CreateVolume(t.Context(), request("other", gib, "na"))
-	refuses(t, err, codes.ResourceExhausted, "node na", "answers no question")
+	until(t, func() error { return movesOn(g.CreateVolume(t.Context(), request("other", gib, "na"))) })
 	if got := room(t, g, "na"); got != 0 {
 		t.Errorf("a node that answers nothing has %d bytes", got)
 	}
@@ -346,4 +361,259 @@ func TestPoolThatANodeHasNoMore(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// The start lasts until agents could come: before, nothing is known.
+func TestBeforeAgentsCanCome(t *testing.T) {
+	p := patience
+	p.Start, p.Absent, p.Hold = 100*time.Millisecond, 100*time.Millisecond, 10*time.Millisecond
+	g := gateway.New(gateway.Options{Version: "1.3", Patience: p})
+	time.Sleep(300 * time.Millisecond) // the API server is away, and there are no certificates
+	_, err := g.ListVolumes(t.Context(), &spec.ListVolumesRequest{})
+	refuses(t, err, codes.Unavailable)
+	_, err = g.GetCapacity(t.Context(), &spec.GetCapacityRequest{AccessibleTopology: plugin.Topology("na")})
+	refuses(t, err, codes.Unavailable)
+	_, err = g.CreateVolume(t.Context(), request("one", gib, "na"))
+	refuses(t, err, codes.Unavailable)
+}
+
+// A pool's name and the time since which it is not open outlive the agent's connection.
+func TestPoolThatIsNotOpenAndComesAndGoes(t *testing.T) {
+	c := newCluster(t)
+	g := c.controller(func(o *gateway.Options) { o.Patience.Absent, o.Patience.Hold = time.Second, 200*time.Millisecond })
+	w := csitest.NewWorldOf(t.TempDir(), 8*gib)
+	w.AddPool("fast", 16*gib)
+	na := c.nodeOn("na", w, notOpen("fast"))
+	c.node("nb", 8*gib)
+	g.knows(t, "na", "nb")
+	na.stop()
+	g.knows(t, "nb")
+	_, err := g.CreateVolume(t.Context(), inPool(request("one", gib), "fast"))
+	refuses(t, err, codes.Unavailable, "fast")
+	answer, err := g.GetCapacity(t.Context(), &spec.GetCapacityRequest{
+		AccessibleTopology: plugin.Topology("nb"), Parameters: map[string]string{"csi-dmthin.dev/pool": "fast"},
+	})
+	if err != nil || answer.GetAvailableCapacity() != 0 {
+		t.Errorf("nb, which has no such pool, has %v, %v", answer, err)
+	}
+	until(t, func() error {
+		c.connect(na, notOpen("fast"))
+		g.knows(t, "na", "nb")
+		_, err := g.CreateVolume(t.Context(), inPool(request("one", gib, "na"), "fast"))
+		na.stop()
+		g.knows(t, "nb")
+		return movesOn(nil, err)
+	})
+}
+
+// only lets requests of which that is asked hang.
+func only(hung *atomic.Bool, which func(method string, r any) bool) func(*gateway.Agent) {
+	return func(a *gateway.Agent) {
+		inner := a.Intercept
+		a.Intercept = func(ctx context.Context, r any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+			for hung.Load() && which(info.FullMethod, r) && ctx.Err() == nil {
+				time.Sleep(5 * time.Millisecond)
+			}
+			return inner(ctx, r, info, handle)
+		}
+	}
+}
+
+// Claims are given back by a node whose disk hangs, though it answers what it has in memory;
+// and by one that answers everything, and makes no volume.
+func TestHungDisk(t *testing.T) {
+	for why, methods := range map[string][]string{"disk": {"/GetCapacity", "/CreateVolume"}, "volumes": {"/CreateVolume"}} {
+		t.Run(why, func(t *testing.T) {
+			c := newCluster(t)
+			g := c.controller(func(o *gateway.Options) { o.Patience.Absent, o.Patience.Ask = time.Second, 100*time.Millisecond })
+			var hung atomic.Bool
+			na := c.node("na", 16*gib, only(&hung, func(method string, _ any) bool {
+				return slices.ContainsFunc(methods, func(m string) bool { return strings.HasSuffix(method, m) })
+			}))
+			g.knows(t, "na")
+			hung.Store(true)
+			create := func() error {
+				ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+				defer cancel()
+				_, err := g.CreateVolume(ctx, request("one", gib, "na"))
+				return err
+			}
+			until(t, func() error {
+				_, err := g.ControllerGetVolume(t.Context(), &spec.ControllerGetVolumeRequest{VolumeId: na.key("default") + ".v-x"})
+				refuses(t, err, codes.NotFound)
+				return movesOn(nil, create())
+			})
+			if got := room(t, g, "na"); got != 0 {
+				t.Errorf("the scheduler is told of %d bytes", got)
+			}
+			hung.Store(false)
+			until(t, create) // it is tried again
+		})
+	}
+}
+
+// A pool that hangs is no reason to pass another one of its node over.
+func TestHungPoolBesideAnother(t *testing.T) {
+	c := newCluster(t)
+	g := c.controller(func(o *gateway.Options) {
+		o.Patience.Absent, o.Patience.Ask = 200*time.Millisecond, 100*time.Millisecond
+	})
+	var hung atomic.Bool
+	w := csitest.NewWorldOf(t.TempDir(), 8*gib)
+	w.AddPool("fast", 16*gib)
+	c.nodeOn("na", w, only(&hung, func(_ string, r any) bool {
+		capacity, ok := r.(*spec.GetCapacityRequest)
+		return ok && plugin.PoolOf(capacity.GetParameters()) == "default"
+	}))
+	g.knows(t, "na")
+	hung.Store(true)
+	for i := range 3 {
+		_, err := g.GetCapacity(t.Context(), &spec.GetCapacityRequest{AccessibleTopology: plugin.Topology("na")})
+		if i == 0 && err == nil {
+			t.Error("it does not hang")
+		}
+		time.Sleep(150 * time.Millisecond)
+	}
+	if _, at := g.made(t, inPool(request("one", gib, "na"), "fast")); at != "na" {
+		t.Errorf("it is on %s", at)
+	}
+	_, err := g.CreateVolume(t.Context(), request("two", gib, "na"))
+	refuses(t, err, codes.ResourceExhausted, "pool default")
+}
+
+// says is a driver that answers about volumes with an error.
+type says struct {
+	spec.UnimplementedControllerServer
+	err error
+}
+
+func (s says) ControllerGetVolume(context.Context, *spec.ControllerGetVolumeRequest) (*spec.ControllerGetVolumeResponse, error) {
+	return nil, s.err
+}
+
+// One agent that is broken does not stop volumes for which nobody has chosen a node, and its
+// codes are not those of their claims.
+func TestBrokenAgent(t *testing.T) {
+	for why, broken := range map[string]error{
+		"internal": status.Error(codes.Internal, "x"), "invalid": status.Error(codes.InvalidArgument, "x"),
+		"unavailable": status.Error(codes.Unavailable, "x"), "older": status.Error(codes.Unimplemented, "x"),
+	} {
+		t.Run(why, func(t *testing.T) {
+			c := newCluster(t)
+			g := c.controller(func(o *gateway.Options) {
+				o.Patience.Absent, o.Patience.Hold = 500*time.Millisecond, 100*time.Millisecond
+			})
+			c.node("bad", gib, serves(says{err: broken}))
+			c.node("nb", 8*gib)
+			g.knows(t, "nb", "bad")
+			until(t, func() error {
+				_, err := g.CreateVolume(t.Context(), request("one", gib))
+				if err != nil {
+					refuses(t, err, codes.Unavailable, "bad")
+				}
+				return err
+			})
+		})
+	}
+}
+
+// Who has said no need not say so again: in a large cluster some node is always away.
+func TestRollingUpgrade(t *testing.T) {
+	c := newCluster(t)
+	g := c.controller(func(o *gateway.Options) { o.Patience.Hold = 300 * time.Millisecond })
+	var nodes []*node
+	var names []string
+	for i := range 4 {
+		names = append(names, fmt.Sprint("n", i))
+		nodes = append(nodes, c.node(names[i], 8*gib))
+	}
+	g.knows(t, names...)
+	made := make(chan error, 1)
+	nodes[3].stop()
+	g.knows(t, names[:3]...)
+	go func() {
+		var err error
+		for range 50 {
+			if _, err = g.CreateVolume(context.Background(), request("one", gib)); err == nil {
+				break
+			}
+		}
+		made <- err
+	}()
+	for i := 0; ; i++ { // there is always one away
+		gone := nodes[i%4]
+		gone.stop()
+		time.Sleep(200 * time.Millisecond)
+		c.connect(nodes[(i+3)%4])
+		select {
+		case err := <-made:
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// A pool that is on two nodes for a moment, since its disks have moved, may have the volume.
+func TestImmediateWhileAPoolIsOnTwoNodes(t *testing.T) {
+	c := newCluster(t)
+	g := c.controller()
+	na, nb := c.node("na", 16*gib), c.node("nb", 8*gib)
+	g.knows(t, "na", "nb")
+	g.made(t, request("one", gib))
+	thief := c.node("nx", 8*gib, func(a *gateway.Agent) { a.Pools = na.agent.Pools })
+	g.knows(t, "na", "nb", "nx")
+	_, err := g.CreateVolume(t.Context(), request("one", gib))
+	refuses(t, err, codes.Unavailable, "na and nx")
+	thief.stop()
+	g.knows(t, "na", "nb")
+	g.made(t, request("one", gib))
+	if len(volumesOf(t, nb)) != 0 {
+		t.Error("it was made twice")
+	}
+}
+
+// A name that is tied to a pool in which it may not be any more comes loose when the pool
+// says that it has no such volume.
+func TestTieThatIsAskedAbout(t *testing.T) {
+	c := newCluster(t)
+	g := c.controller()
+	c.node("na", 16*gib, serves(says{err: errNotThere})) // it makes none
+	c.node("nb", 8*gib)
+	g.knows(t, "na", "nb")
+	_, err := g.CreateVolume(t.Context(), request("one", gib, "na"))
+	refuses(t, err, codes.Unavailable, "CreateVolume")
+	if _, at := g.made(t, request("one", gib, "nb")); at != "nb" {
+		t.Errorf("it is on %s", at)
+	}
+}
+
+// An agent whose pools change all the time is a nuisance, and no more than that.
+func TestAgentThatInventsPools(t *testing.T) {
+	c := newCluster(t)
+	g := c.controller()
+	c.node("nb", 8*gib)
+	var n atomic.Int64
+	c.node("bad", 8*gib, func(a *gateway.Agent) {
+		a.Pools = func() (all []gateway.Pool) {
+			k := n.Add(1)
+			for i := range 250 {
+				all = append(all, gateway.Pool{Name: fmt.Sprint("p", i), Secret: fmt.Sprint(k, i), Open: true})
+			}
+			return all
+		}
+	})
+	g.knows(t, "nb", "bad")
+	until(t, func() error {
+		_, err := g.ListVolumes(t.Context(), &spec.ListVolumesRequest{})
+		if err == nil || !strings.Contains(err.Error(), "240 more") {
+			return fmt.Errorf("it has not changed: %w", errors.Join(errNotThere, err))
+		}
+		return nil
+	})
+	if _, at := g.made(t, request("one", gib)); at != "nb" {
+		t.Errorf("it is on %s", at)
+	}
 }

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -35,18 +34,13 @@ func (g *Gateway) roomiest(ctx context.Context, r *csi.CreateVolumeRequest) (*ag
 
 // checkPoolName refuses a pool that no node has: it was misspelt.
 func (g *Gateway) checkPoolName(name string) error {
-	known := g.fleet.names()
-	switch {
-	case known[name]:
+	if g.fleet.hasName(name) {
 		return nil
-	case g.starting() || len(known) == 0:
+	}
+	names := g.fleet.allNames()
+	if g.starting() || len(names) == 0 {
 		return unavailable("no node that is connected has a pool %s", name)
 	}
-	var names []string
-	for name := range known {
-		names = append(names, name)
-	}
-	slices.Sort(names)
 	return status.Errorf(codes.InvalidArgument, "no node has a pool %q: there are %s", name, strings.Join(names, ", "))
 }
 
@@ -56,24 +50,31 @@ func (g *Gateway) checkPoolName(name string) error {
 func (g *Gateway) whoHas(ctx context.Context, volume, name string) (has *agent, others []*agent, err error) {
 	end := time.NewTimer(g.Patience.Hold)
 	defer end.Stop()
-	denied := map[string]bool{} // by keys of pools
+	denied := g.searches.begin(volume)
 	for {
 		change := g.fleet.change()
-		agents, missing := g.candidates(name)
-		news := slices.DeleteFunc(slices.Clone(agents), func(a *agent) bool { return denied[a.keyOf(name)] })
-		for _, answer := range askAll(ctx, g, news, func(ctx context.Context, a *agent) (bool, error) { return g.hasVolume(ctx, a, volume, name) }) {
-			switch {
+		agents, missing := g.candidates(name, denied)
+		for _, answer := range askAll(ctx, g, agents, func(ctx context.Context, a *agent) (bool, error) {
+			in, _ := a.named(name)
+			if denied[in.key] {
+				return false, nil
+			}
+			return g.hasVolume(ctx, a, volume, in)
+		}) {
+			switch in, _ := answer.agent.named(name); {
 			case answer.value:
 				return answer.agent, nil, nil
 			case answer.err == nil:
-				denied[answer.agent.keyOf(name)] = true
+				denied[in.key] = true
+				others = append(others, answer.agent)
 			case status.Code(answer.err) != codes.ResourceExhausted:
 				missing = answer.err
 			}
 		}
 		if missing == nil {
-			return nil, slices.DeleteFunc(agents, func(a *agent) bool { return !denied[a.keyOf(name)] }), nil
+			return nil, others, nil
 		}
+		others = nil
 		select {
 		case <-change:
 		case <-end.C:
@@ -84,16 +85,10 @@ func (g *Gateway) whoHas(ctx context.Context, volume, name string) (has *agent, 
 	}
 }
 
-// keyOf returns the key of the agent's pool of a name.
-func (a *agent) keyOf(name string) string {
-	p, _ := a.named(name)
-	return p.key
-}
-
 // hasVolume asks an agent for a volume by its name.
-func (g *Gateway) hasVolume(ctx context.Context, a *agent, volume, name string) (bool, error) {
-	id := plugin.ID{Pool: a.keyOf(name), Device: plugin.Volume.DeviceName(volume)}
-	_, err := ask(ctx, g, a, "ControllerGetVolume", a.ControllerGetVolume, &csi.ControllerGetVolumeRequest{VolumeId: id.String()})
+func (g *Gateway) hasVolume(ctx context.Context, a *agent, volume string, in pool) (bool, error) {
+	id := plugin.ID{Pool: in.key, Device: plugin.Volume.DeviceName(volume)}
+	_, err := ask(ctx, g, a, "ControllerGetVolume", in.name, a.ControllerGetVolume, &csi.ControllerGetVolumeRequest{VolumeId: id.String()})
 	switch status.Code(err) {
 	case codes.OK:
 		return true, nil
@@ -106,23 +101,29 @@ func (g *Gateway) hasVolume(ctx context.Context, a *agent, volume, name string) 
 }
 
 // candidates returns the agents in whose pool of a name a volume can be made, and an error
-// if there may be more of them in a moment.
-func (g *Gateway) candidates(name string) (agents []*agent, missing error) {
+// if there may be one more that has it and was not asked.
+func (g *Gateway) candidates(name string, asked map[string]bool) (agents []*agent, missing error) {
 	for _, a := range g.fleet.all() {
-		if _, has := a.named(name); !has {
+		in, has := a.named(name)
+		if !has {
 			continue
 		}
 		_, err := g.ready(a, name)
-		switch status.Code(err) {
-		case codes.OK:
+		switch {
+		case err == nil:
 			agents = append(agents, a)
-		case codes.Unavailable:
+		case status.Code(err) == codes.Unavailable && !asked[in.key]:
 			missing = err
 		}
 	}
-	for _, s := range g.fleet.everywhere() {
-		if s.pool == name && !s.left.IsZero() && time.Since(s.left) <= g.Patience.Absent {
+	for _, s := range g.fleet.everywhere() { // what a node that is here has no more is not in it
+		if s.pool == name && !s.left.IsZero() && time.Since(s.left) <= g.Patience.Absent && !asked[s.key] && !g.fleet.isHere(s.node) {
 			missing = g.fleet.errAbsent(s.key)
+		}
+	}
+	for at, since := range g.fleet.neverOpen() {
+		if at.pool == name && time.Since(since) <= g.Patience.Absent && !g.fleet.isHere(at.node) {
+			missing = unavailable("node %s, which has pool %s, is not connected", at.node, at.pool)
 		}
 	}
 	return agents, missing
@@ -134,12 +135,12 @@ func (g *Gateway) mostRoom(ctx context.Context, r *csi.CreateVolumeRequest, agen
 	var silent error
 	best, most := agents[0], int64(0)
 	for _, answer := range askAll(ctx, g, agents, func(ctx context.Context, a *agent) (*csi.GetCapacityResponse, error) {
-		return ask(ctx, g, a, "GetCapacity", a.GetCapacity, &csi.GetCapacityRequest{
-			Parameters: r.GetParameters(), VolumeCapabilities: r.GetVolumeCapabilities(),
-		})
+		return g.askCapacity(ctx, a, plugin.PoolOf(r.GetParameters()), r.GetVolumeCapabilities())
 	}) {
 		if answer.err != nil {
 			silent = answer.err
+		} else if g.makesNone(answer.agent, plugin.PoolOf(r.GetParameters())) != nil {
+			continue
 		} else if room := answer.value.GetMaximumVolumeSize().GetValue(); room > most {
 			best, most = answer.agent, room
 		}

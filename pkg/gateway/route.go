@@ -42,12 +42,12 @@ func (g *Gateway) routeID(ctx context.Context, k plugin.Kind, field, text string
 
 // starting reports whether the gateway has started so lately that agents may still be on
 // their way.
-func (g *Gateway) starting() bool { return time.Since(g.fleet.started) < g.Patience.Start }
+func (g *Gateway) starting() bool { return g.fleet.age() < g.Patience.Start }
 
 // await waits for something of the fleet, while the gateway is starting. Later whoever is
 // absent is so, and nobody waits.
 func (g *Gateway) await(ctx context.Context, there func() bool) {
-	left := g.Patience.Start - time.Since(g.fleet.started)
+	left := g.Patience.Start - g.fleet.age()
 	end := time.NewTimer(min(left, g.Patience.Hold))
 	defer end.Stop()
 	for {
@@ -76,10 +76,10 @@ func (g *Gateway) allKnown(ctx context.Context) error {
 	return nil
 }
 
-// overdue is the error of a claim that waits for something since a time: it waits on, and
-// then had better move.
+// overdue is the error of a claim that waits for something since a time, zero if that is
+// over: it waits on, and then had better move.
 func (g *Gateway) overdue(since time.Time, format string, args ...any) error {
-	if !g.starting() && time.Since(since) > g.Patience.Absent {
+	if !g.starting() && !since.IsZero() && time.Since(since) > g.Patience.Absent {
 		return exhausted("%s for more than %v", fmt.Sprintf(format, args...), g.Patience.Absent)
 	}
 	return unavailable(format, args...)

@@ -27,11 +27,13 @@ const tieAge = time.Hour
 func (t *ties) to(name string) (key string, tied bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if tie := t.byName[name]; tie != nil {
+	if tie := t.byName[name]; tie != nil && !tie.isOver(time.Now()) {
 		return tie.key, true
 	}
 	return "", false
 }
+
+func (t *tie) isOver(now time.Time) bool { return t.running == 0 && now.Sub(t.last) > tieAge }
 
 // begin ties a name to a pool, unless it is tied to another, whose key is returned.
 func (t *ties) begin(name, key string) string {
@@ -39,7 +41,7 @@ func (t *ties) begin(name, key string) string {
 	defer t.mu.Unlock()
 	now := time.Now()
 	for other, tie := range t.byName {
-		if tie.running == 0 && now.Sub(tie.last) > tieAge {
+		if tie.isOver(now) {
 			delete(t.byName, other)
 		}
 	}
@@ -70,11 +72,15 @@ func (t *ties) end(name string, definite bool) {
 	}
 }
 
-// drop forgets a name: its pool has been away for so long that volumes go elsewhere.
-func (t *ties) drop(name string) {
+// drop forgets a name, unless an attempt is under way: its pool has been away for so long
+// that volumes go elsewhere, or says that it has none of that name.
+func (t *ties) drop(name string) (dropped bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if have := t.byName[name]; have != nil && have.running == 0 {
-		delete(t.byName, name)
+	have := t.byName[name]
+	if have != nil && have.running > 0 {
+		return false
 	}
+	delete(t.byName, name)
+	return true
 }

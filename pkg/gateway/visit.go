@@ -35,8 +35,13 @@ const (
 	mostNameBytes = 253
 )
 
-// introduced finds out on which node an agent is.
-func (v *visit) introduced(ctx context.Context, said *gatewaypb.Introduction) (err error) {
+// introduced finds out on which node an agent is, when it has its turn.
+func (v *visit) introduced(ctx context.Context, said *gatewaypb.Introduction, at *stranger) (err error) {
+	done, err := at.turn(ctx)
+	if err != nil {
+		return because(ctx, err)
+	}
+	defer done()
 	if v.node, err = v.gateway.Review.Review(ctx, said.GetToken()); err != nil || ctx.Err() != nil {
 		return because(ctx, err)
 	}

@@ -378,13 +378,17 @@ func refuses(t *testing.T, err error, code codes.Code, words ...string) {
 
 func volumesOf(t *testing.T, n *node) (names []string) {
 	t.Helper()
-	answer, err := n.ListVolumes(t.Context(), &spec.ListVolumesRequest{})
-	if err != nil {
-		t.Fatal(err)
+	for token := ""; ; {
+		page, err := n.ListVolumes(t.Context(), &spec.ListVolumesRequest{StartingToken: token})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range page.GetEntries() {
+			_, device, _ := strings.Cut(e.GetVolume().GetVolumeId(), ".")
+			names = append(names, strings.TrimPrefix(device, "v-"))
+		}
+		if token = page.GetNextToken(); token == "" {
+			return names
+		}
 	}
-	for _, e := range answer.GetEntries() {
-		_, device, _ := strings.Cut(e.GetVolume().GetVolumeId(), ".")
-		names = append(names, strings.TrimPrefix(device, "v-"))
-	}
-	return names
 }

@@ -33,13 +33,14 @@ type Cluster struct {
 }
 
 // Connect gives c its clients. When a controller starts, all agents come at once, and
-// client-go's own limits would let the last of 500 wait for a minute and a half.
+// client-go's own limits would let the last of 500 wait for a minute and a half; all must be
+// there when it has started.
 func (c *Cluster) Connect() error {
 	config, err := rest.InClusterConfig()
 	if err != nil {
 		return err
 	}
-	config.QPS, config.Burst = 50, 100
+	config.QPS, config.Burst = 200, 400
 	if c.Core, err = coreclient.NewForConfig(config); err != nil {
 		return err
 	}
