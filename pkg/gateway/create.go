@@ -66,28 +66,17 @@ func (g *Gateway) errTied(name, key string) error {
 
 // place returns the agent and the pool that are to make a volume.
 func (g *Gateway) place(ctx context.Context, r *csi.CreateVolumeRequest) (a *agent, key string, err error) {
-	where := r.GetAccessibilityRequirements()
-	tiedTo, tied := g.ties.to(r.GetName())
-	if tied {
-		a, err = g.tied(ctx, tiedTo)
-		switch {
-		case status.Code(err) == codes.ResourceExhausted:
-			tied = !g.ties.drop(r.GetName())
-		case err != nil:
-			return nil, "", err
-		case !plugin.Allows(where, a.node):
-			tied = !g.comesLoose(ctx, r, a, tiedTo)
-		}
-		if tied && (err != nil || !plugin.Allows(where, a.node)) {
-			return nil, "", g.errTied(r.GetName(), tiedTo)
-		}
+	a, key, err = g.whereTied(ctx, r)
+	if err != nil {
+		return nil, "", err
 	}
+	where := r.GetAccessibilityRequirements()
 	preferred := slices.Concat(where.GetPreferred(), where.GetRequisite())
 	switch {
 	case r.GetVolumeContentSource() != nil:
 		return g.besideSource(ctx, r)
-	case tied:
-		return a, tiedTo, nil
+	case a != nil:
+		return a, key, nil
 	case len(preferred) > 0:
 		a, err = g.preferred(ctx, r, preferred[0])
 	default:
@@ -98,6 +87,32 @@ func (g *Gateway) place(ctx context.Context, r *csi.CreateVolumeRequest) (a *age
 	}
 	in, _ := a.named(plugin.PoolOf(r.GetParameters()))
 	return a, in.key, nil
+}
+
+// whereTied returns the agent and the pool that a volume's name is tied to; none, if it is
+// not, or comes loose: the pool has been of no use for too long, or may not have the volume
+// any more and says that it has not.
+func (g *Gateway) whereTied(ctx context.Context, r *csi.CreateVolumeRequest) (*agent, string, error) {
+	key, tied := g.ties.to(r.GetName())
+	if !tied {
+		return nil, "", nil
+	}
+	a, err := g.tied(ctx, key)
+	loose := status.Code(err) == codes.ResourceExhausted
+	switch {
+	case err != nil && !loose:
+		return nil, "", err
+	case err == nil && plugin.Allows(r.GetAccessibilityRequirements(), a.node):
+		return a, key, nil
+	case err == nil:
+		in, _ := a.keyed(key)
+		has, err := g.hasVolume(ctx, a, r.GetName(), in)
+		loose = err == nil && !has
+	}
+	if !loose || !g.ties.drop(r.GetName()) {
+		return nil, "", g.errTied(r.GetName(), key)
+	}
+	return nil, "", nil
 }
 
 // besideSource returns the agent that has a volume's source, and its pool: a copy is
@@ -141,14 +156,6 @@ func (g *Gateway) tied(ctx context.Context, key string) (*agent, error) {
 		return nil, g.overdue(s.left, "node %s, which has pool %s, is not connected", s.node, s.pool)
 	}
 	return nil, err
-}
-
-// comesLoose reports whether a name is tied no more, since its pool says that it has no
-// volume of that name, where the volume may not be any more.
-func (g *Gateway) comesLoose(ctx context.Context, r *csi.CreateVolumeRequest, a *agent, key string) bool {
-	in, _ := a.keyed(key)
-	has, err := g.hasVolume(ctx, a, r.GetName(), in)
-	return err == nil && !has && g.ties.drop(r.GetName())
 }
 
 // preferred returns the agent of the node that the scheduler has chosen. An absent one is

@@ -376,16 +376,3 @@ func TestBoundlessIntroductions(t *testing.T) {
 		})
 	}
 }
-
-// hangs is an interceptor that lets questions wait for as long as it is set.
-func hangs(hung *atomic.Bool) func(*gateway.Agent) {
-	return func(a *gateway.Agent) {
-		inner := a.Intercept
-		a.Intercept = func(ctx context.Context, r any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-			for hung.Load() && ctx.Err() == nil {
-				time.Sleep(5 * time.Millisecond)
-			}
-			return inner(ctx, r, info, handle)
-		}
-	}
-}

@@ -35,7 +35,7 @@ func (f *fleet) errAbsent(key string) error {
 	if !known {
 		return unavailable("no node that is connected has the pool with key %s; if it is lost for good, say so in the ConfigMap csi-dmthin-lost", key)
 	}
-	if a, _ := f.on(plugin.Segment(s.node)); a != nil {
+	if f.isHere(s.node) {
 		return unavailable("node %s has pool %s (key %s) no more: it is not in its configuration, or its root was removed", s.node, s.pool, key)
 	}
 	return unavailable("node %s, which has pool %s (key %s), is not connected", s.node, s.pool, key)
